@@ -1,0 +1,30 @@
+// The second stage of every parameter gradient: partial rows, summed column by column in fixed order. The first stage
+// (a kernel of the operator) stores one fp32 row per part; how many parts there are depends on the shape alone, never
+// on the number of multiprocessors, so the sums are the same bits on every GPU.
+#pragma once
+
+#include "common/vector.cuh"
+#include "fla/status.h"
+
+namespace fla::detail {
+
+// Where column c goes: out[c / inner * outer_stride + c % inner].
+struct ColumnTarget {
+  const float* partials = nullptr;  // [parts][columns]
+  AnyFloat out;                     // absent: skipped
+  int64_t inner = 1, outer_stride = 0;
+};
+
+inline ColumnTarget column_target(const float* partials, const Tensor& out) {
+  const int64_t inner = out.rank > 0 ? out.size[out.rank - 1] : 1;
+  return {partials, any_float(out), inner, out.rank > 1 ? out.stride[out.rank - 2] : inner};
+}
+
+// Sums up to two sets of partials of the same shape in one launch. parts = 0 stores zeros.
+Status finish_columns(const ColumnTarget& first, const ColumnTarget& second, int64_t parts, int64_t columns,
+                      Stream stream);
+inline Status finish_columns(const ColumnTarget& target, int64_t parts, int64_t columns, Stream stream) {
+  return finish_columns(target, {}, parts, columns, stream);
+}
+
+}  // namespace fla::detail

@@ -1,0 +1,112 @@
+// Named wrappers of PTX, each with an emulator body of the same contract (emulator/simt.h).
+//
+// Bulk copies (sm_90): one thread arms a transaction barrier with the bytes to come and issues copies from global
+// to shared memory; consumers wait for the barrier's phase by parity. Addresses and sizes are multiples of 16.
+// On architectures before sm_90 the copy is done by the issuing thread itself, in place, with the same contract.
+#pragma once
+
+#include "common/gpu.h"
+
+namespace fla::detail {
+
+#if defined(FLA_GPU)
+
+struct alignas(8) TransactionBarrier {
+  uint64_t word;
+};
+
+FLA_DEVICE uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
+
+// By one thread, before a block_barrier() that precedes every other use.
+FLA_DEVICE void barrier_init(TransactionBarrier* barrier) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier)));
+#if __CUDA_ARCH__ >= 900
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+}
+
+// By the issuing thread, once per phase, before its bulk_load calls: the phase ends when `bytes` have arrived.
+FLA_DEVICE void barrier_expect(TransactionBarrier* barrier, uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
+               : "memory");
+#endif
+}
+
+FLA_DEVICE void bulk_load(void* shared, const void* global, uint32_t bytes, TransactionBarrier* barrier) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          shared_address(shared)),
+      "l"(global), "r"(bytes), "r"(shared_address(barrier))
+      : "memory");
+#else
+  for (uint32_t i = 0; i < bytes / 16; ++i)
+    static_cast<uint4*>(shared)[i] = static_cast<const uint4*>(global)[i];
+#endif
+}
+
+// By the issuing thread, after the phase's bulk_load calls. (Only the portable body has work to do here.)
+FLA_DEVICE void bulk_commit(TransactionBarrier* barrier) {
+#if __CUDA_ARCH__ < 900
+  asm volatile("{ .reg .b64 state; mbarrier.arrive.shared::cta.b64 state, [%0]; }" ::"r"(shared_address(barrier))
+               : "memory");
+#endif
+}
+
+// By every consumer: returns once the phase of this parity (0 for the first, then alternating) has ended.
+FLA_DEVICE void barrier_wait(TransactionBarrier* barrier, uint32_t parity) {
+  uint32_t done = 0;
+  while (!done) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+        : "=r"(done)
+        : "r"(shared_address(barrier)), "r"(parity)
+        : "memory");
+#else
+    asm volatile(
+        "{ .reg .pred p; mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+        : "=r"(done)
+        : "r"(shared_address(barrier)), "r"(parity)
+        : "memory");
+#endif
+  }
+}
+
+// Programmatic dependent launch: before the first access to memory that the previous kernel may touch.
+FLA_DEVICE void wait_for_predecessor() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// The next kernel in the stream may start its prologue from here on.
+FLA_DEVICE void release_dependents() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+FLA_DEVICE void atomic_add(int64_t* address, int64_t value) {
+  atomicAdd(reinterpret_cast<unsigned long long*>(address), static_cast<unsigned long long>(value));
+}
+FLA_DEVICE void atomic_min(int64_t* address, int64_t value) {
+  atomicMin(reinterpret_cast<long long*>(address), static_cast<long long>(value));
+}
+
+#else
+
+using emulator::TransactionBarrier;
+using emulator::atomic_add;
+using emulator::atomic_min;
+using emulator::barrier_expect;
+using emulator::barrier_init;
+using emulator::barrier_wait;
+using emulator::bulk_commit;
+using emulator::bulk_load;
+FLA_DEVICE void wait_for_predecessor() {}
+FLA_DEVICE void release_dependents() {}
+
+#endif
+
+}  // namespace fla::detail

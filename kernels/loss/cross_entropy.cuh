@@ -1,0 +1,40 @@
+// The launchers behind the three forms of cross entropy.
+#pragma once
+
+#include "common/dispatch.h"
+#include "common/launch.h"
+#include "loss/logit_row.cuh"
+
+namespace fla::detail {
+
+inline constexpr int kLossThreads = 512;
+
+// Reads every row once; fills loss_rows, z_loss_rows, lse_out, invalid_labels.
+Status cross_entropy_statistics(const LogitArgs& a, DType dtype, Stream stream);
+// Writes dlogits from the saved lse.
+Status cross_entropy_gradient(const LogitArgs& a, DType dtype, Stream stream);
+// Both at once with the row kept on chip. `keeps_row` says whether it can.
+bool keeps_row(const LogitArgs& a, DType dtype);
+Status cross_entropy_fused(const LogitArgs& a, DType dtype, Stream stream);
+
+// Counts the labels that are not ignored into *divisor.
+Status count_valid_labels(const LogitArgs& a, float* divisor, Stream stream);
+
+// loss = sum of rows, divided for `mean` by the normalizer or by the labels not ignored; likewise z_loss.
+struct LossReduction {
+  const float* loss_rows = nullptr;
+  const float* z_loss_rows = nullptr;
+  float* loss = nullptr;
+  float* z_loss = nullptr;
+  const float* normalizer = nullptr;
+  bool mean = false, empty_is_nan = false;
+};
+Status reduce_losses(const LossReduction& r, const LogitArgs& a, Stream stream);
+
+// Whether a row of logits and its row of gradients meet 16-byte boundaries at the same columns.
+inline bool rows_in_step(const LogitArgs& a, DType dtype) {
+  const auto apart = reinterpret_cast<uintptr_t>(a.logits) - reinterpret_cast<uintptr_t>(a.dlogits);
+  return apart % 16 == 0 && (a.logits_stride - a.dlogits_stride) * size_of(dtype) % 16 == 0;
+}
+
+}  // namespace fla::detail
