@@ -12,6 +12,7 @@
 #include "common/dispatch.h"
 #include "common/gpu.h"
 #include "common/launch.h"
+#include "common/ptx.cuh"
 #include "common/vector.cuh"
 
 namespace fla::detail {
@@ -77,6 +78,7 @@ FLA_DEVICE void elementwise_vector(const ElementwiseOperands<I, O>& a, const For
 template <int V, class Streams, class Formula, int I, int O>
 FLA_KERNEL void FLA_BOUNDS(kElementwiseThreads, 8)
     elementwise_kernel(FLA_PARAMETERS ElementwiseOperands<I, O> a, FLA_PARAMETERS Formula formula) {
+  wait_for_predecessor();
   const uint32_t block = blockIdx.x;
   const uint32_t row = a.rows == 1 ? 0 : block / a.blocks_per_row;
   const int64_t column = (static_cast<int64_t>(block - row * a.blocks_per_row) * kElementwiseThreads + threadIdx.x) * V;
@@ -130,7 +132,7 @@ Status elementwise(const Formula& formula, const Tensor* const (&in)[I], const T
     int64_t grid = 0;
     if (__builtin_mul_overflow(blocks, a.rows, &grid)) grid = -1;
     return launch<&elementwise_kernel<kWidth, decltype(streams), Formula, I, O>>(
-        {.grid = grid, .block = kElementwiseThreads, .stream = stream}, a, formula);
+        {.grid = grid, .block = kElementwiseThreads, .stream = stream, .dependent = grid <= 1024}, a, formula);
   };
   if (!aligned) return run(std::integral_constant<int, 1>{}, AnyStream{});
   if (!uniform) return run(std::integral_constant<int, 4>{}, AnyStream{});

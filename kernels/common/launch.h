@@ -92,8 +92,10 @@ template <auto kKernel, class... A>
 Status launch(const Launch& shape, const A&... args) {
   static_assert((std::is_trivially_copyable_v<A> && ...), "kernel arguments travel as bytes");
   if (shape.grid < 1 || shape.grid > 0x7fffffff) return launch_shape_error("grid", shape.grid);
-  return emulator::launch({shape.grid, shape.grid_y, shape.block, shape.block_y, shape.shared_bytes},
-                          [&] { kKernel(args...); });
+  if (shape.shared_bytes > kSharedLimit)
+    return launch_shape_error("shared memory", static_cast<int64_t>(shape.shared_bytes));
+  return emulator::launch<kKernel>({shape.grid, shape.grid_y, shape.block, shape.block_y, shape.shared_bytes},
+                                   [&] { kKernel(args...); });
 }
 
 #endif

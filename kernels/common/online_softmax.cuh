@@ -19,7 +19,7 @@ FLA_DEVICE SoftmaxState merge(const SoftmaxState& a, const SoftmaxState& b) {
   SoftmaxState r;
   r.max = math::max_with_nan(a.max, b.max);
   const float base = r.max == -INFINITY ? 0.0f : r.max;
-  r.sum = a.sum * math::exp2_flushed(a.max - base) + b.sum * math::exp2_flushed(b.max - base);
+  r.sum = a.sum * math::exp2(a.max - base) + b.sum * math::exp2(b.max - base);
   return r;
 }
 

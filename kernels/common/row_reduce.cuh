@@ -30,31 +30,43 @@ FLA_DEVICE float warp_sum(float value, int lanes = kWarp) {
 // reduction is enough: a set is written again only after the next reduction's barrier.
 template <int N>
 struct BlockSlots {
-  float of_warp[32][N];
+  alignas(16) float of_warp[N][32];
 };
 
-// Sums over the whole block (a multiple of 32 threads); every thread gets the sums. Contains one block barrier, before
-// which every thread has finished reading what it read before the call.
-template <int N>
+// Sums over the whole block (a multiple of 32 threads, at most 32 kMaxWarps); every thread gets the sums. Contains one
+// block barrier, before which every thread has finished reading what it read before the call. Every thread adds the
+// slots itself, four to a load; those of warps that the block does not have hold zeros.
+template <int kMaxWarps = 16, int N>
 FLA_DEVICE void block_sum(float (&values)[N], BlockSlots<N>& slots) {
+  static_assert(kMaxWarps % 4 == 0);
   const int thread = static_cast<int>(threadIdx.x), warps = static_cast<int>(blockDim.x) / kWarp;
   warp_sum(values);
-  if (thread % kWarp == 0) {
-    FLA_UNROLL
-    for (int i = 0; i < N; ++i) slots.of_warp[thread / kWarp][i] = values[i];
+  FLA_UNROLL
+  for (int i = 0; i < N; ++i) {
+    if (thread % kWarp == 0) slots.of_warp[i][thread / kWarp] = values[i];
+    if (thread >= warps && thread < kMaxWarps) slots.of_warp[i][thread] = 0.0f;
   }
   block_barrier();
   FLA_UNROLL
-  for (int i = 0; i < N; ++i) values[i] = slots.of_warp[0][i];
-  for (int w = 1; w < warps; ++w) {
+  for (int i = 0; i < N; ++i) {
+    const float4* four = reinterpret_cast<const float4*>(slots.of_warp[i]);
+    float4 sum = four[0];
     FLA_UNROLL
-    for (int i = 0; i < N; ++i) values[i] += slots.of_warp[w][i];
+    for (int w = 1; w < kMaxWarps / 4; ++w) {
+      const float4 next = four[w];
+      sum.x += next.x;
+      sum.y += next.y;
+      sum.z += next.z;
+      sum.w += next.w;
+    }
+    values[i] = (sum.x + sum.y) + (sum.z + sum.w);
   }
 }
 
+template <int kMaxWarps = 16>
 FLA_DEVICE float block_sum(float value, BlockSlots<1>& slots) {
   float values[1] = {value};
-  block_sum(values, slots);
+  block_sum<kMaxWarps>(values, slots);
   return values[0];
 }
 

@@ -9,20 +9,7 @@ namespace {
 
 constexpr int64_t kSharedRoom = 227 * 1024 - 4096;
 
-// Writes the gradient of one vector; the label's bracket differs from the others'.
-template <class T, bool kCapped>
-FLA_DEVICE void write_gradient(const LogitArgs& a, const Vector<T, 16 / sizeof(T)>& packed, T* out, int column,
-                               int label_column, float lse, float weight, float factor) {
-  constexpr int kWidth = 16 / sizeof(T);
-  float values[kWidth];
-  unpack(packed, values);
-  FLA_UNROLL
-  for (int e = 0; e < kWidth; ++e)
-    values[e] = factor * LogitChain<kCapped>::gradient(a, values[e], lse, weight, column + e == label_column);
-  store_floats(out, values);
-}
-
-template <class T, int kVectors, bool kCapped>
+template <class T, int kVectors, bool kPlain>
 FLA_KERNEL void FLA_BOUNDS(kLossThreads, kVectors == 4 ? 2 : 1) fused_kernel(FLA_PARAMETERS LogitArgs a) {
   constexpr int kWidth = 16 / sizeof(T);
   using Packed = Vector<T, kWidth>;
@@ -34,6 +21,15 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kVectors == 4 ? 2 : 1) fused_kernel(FLA
   T* dlogits = static_cast<T*>(a.dlogits) + row * a.dlogits_stride;
   const RowSpan<T> span(logits, a.columns);
   const int scalar = span.scalar_column(thread, a.columns);
+  const int kept = span.vectors < kVectors * kLossThreads ? span.vectors : kVectors * kLossThreads;
+  const int waiting = span.vectors - kept;
+  // The part for the registers is on its way while the label, on which the rest depends, is fetched.
+  Packed held[kVectors];
+  FLA_UNROLL
+  for (int i = 0; i < kVectors; ++i) {
+    const int v = thread + i * kLossThreads;
+    if (v < kept) held[i] = load<T, kWidth>(logits + span.column(v));
+  }
   const Label label = read_label(a, row);
   if (label.state == LabelState::ignored || label.state == LabelState::invalid) {
     for (int v = thread; v < span.vectors; v += kLossThreads) store(dlogits + span.column(v), zero_vector<T, kWidth>());
@@ -41,8 +37,6 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kVectors == 4 ? 2 : 1) fused_kernel(FLA
     if (thread == 0) store_skipped_row(a, row, label.state);
     return;  // the whole block, before any barrier
   }
-  const int kept = span.vectors < kVectors * kLossThreads ? span.vectors : kVectors * kLossThreads;
-  const int waiting = span.vectors - kept;
   if (thread == 0 && waiting > 0) {
     const auto bytes = static_cast<uint32_t>(waiting) * 16;
     barrier_init(&shared->barrier);
@@ -50,29 +44,16 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kVectors == 4 ? 2 : 1) fused_kernel(FLA
     bulk_load(tail, logits + span.column(kept), bytes, &shared->barrier);
     bulk_commit(&shared->barrier);
   }
-  Packed held[kVectors];
-  FLA_UNROLL
-  for (int i = 0; i < kVectors; ++i) {
-    const int v = thread + i * kLossThreads;
-    if (v < kept) held[i] = load<T, kWidth>(logits + span.column(v));
-  }
   const float scalar_logit = scalar >= 0 ? load_float(logits + scalar) : 0.0f;
   // Read before any thread overwrites the row.
   float z_label = 0.0f;
-  if (thread == 0 && label.column >= 0) z_label = LogitChain<kCapped>::z(a, load_float(logits + label.column));
+  if (thread == 0 && label.column >= 0) z_label = LogitChain<kPlain>::z(a, load_float(logits + label.column));
   const float factor = upstream_factor(a, row);
 
-  LogitStatistics<kCapped, kCapped> seen;
-  float z_sum = 0.0f;
+  LogitStatistics<kPlain> seen;
   auto add = [&](const Packed& packed) {
     float values[kWidth];
     unpack(packed, values);
-    if constexpr (!kCapped) {
-      if (a.smoothing != 0.0f) {
-        FLA_UNROLL
-        for (int e = 0; e < kWidth; ++e) z_sum += values[e] * a.scale;
-      }
-    }
     seen.add(a, values);
   };
   FLA_UNROLL
@@ -86,28 +67,32 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kVectors == 4 ? 2 : 1) fused_kernel(FLA
   }
   if (scalar >= 0) {
     float value[1] = {scalar_logit};
-    if (!kCapped && a.smoothing != 0.0f) z_sum += scalar_logit * a.scale;
     seen.add(a, value);
   }
   const float lse = log_sum_exp(block_merge(seen.softmax, shared->softmax));
-  if (a.smoothing != 0.0f) z_sum = block_sum(kCapped ? seen.sum : z_sum, shared->sum);
+  float z_sum = 0.0f;
+  if constexpr (!kPlain) z_sum = block_sum(seen.sum, shared->sum);
   if (thread == 0) store_loss(a, row, lse, z_label, z_sum);
 
-  const float weight = probability_weight(a, lse);
+  const RowGradient gradient = row_gradient(a, label, lse, factor);
+  auto write = [&](const Packed& packed, int column) {
+    float values[kWidth];
+    unpack(packed, values);
+    gradient.apply<kPlain>(a, column, values);
+    store_floats(dlogits + column, values);
+  };
   FLA_UNROLL_BY(2)
-  for (int v = thread; v < waiting; v += kLossThreads) {
-    const int column = span.column(kept + v);
-    write_gradient<T, kCapped>(a, load<T, kWidth>(tail + v * kWidth), dlogits + column, column, label.column, lse, weight, factor);
-  }
+  for (int v = thread; v < waiting; v += kLossThreads) write(load<T, kWidth>(tail + v * kWidth), span.column(kept + v));
   FLA_UNROLL
   for (int i = 0; i < kVectors; ++i) {
     const int v = thread + i * kLossThreads;
-    if (v < kept)
-      write_gradient<T, kCapped>(a, held[i], dlogits + span.column(v), span.column(v), label.column, lse, weight, factor);
+    if (v < kept) write(held[i], span.column(v));
   }
-  if (scalar >= 0)
-    store_float(dlogits + scalar,
-                factor * LogitChain<kCapped>::gradient(a, scalar_logit, lse, weight, scalar == label.column));
+  if (scalar >= 0) {
+    float value[1] = {scalar_logit};
+    gradient.apply<kPlain>(a, scalar, value);
+    store_floats(dlogits + scalar, value);
+  }
 }
 
 struct FusedPlan {
@@ -140,12 +125,12 @@ Status cross_entropy_fused(const LogitArgs& a, DType dtype, Stream stream) {
                      .block = kLossThreads,
                      .shared_bytes = static_cast<size_t>(plan.shared_bytes),
                      .stream = stream};
-  const bool capped = a.cap != 0.0f;
+  const bool plain = chain_is_plain(a);
   return dispatch_float(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     if (plan.vectors == 4)
-      return capped ? launch<&fused_kernel<T, 4, true>>(shape, a) : launch<&fused_kernel<T, 4, false>>(shape, a);
-    return capped ? launch<&fused_kernel<T, 16, true>>(shape, a) : launch<&fused_kernel<T, 16, false>>(shape, a);
+      return plain ? launch<&fused_kernel<T, 4, true>>(shape, a) : launch<&fused_kernel<T, 4, false>>(shape, a);
+    return plain ? launch<&fused_kernel<T, 16, true>>(shape, a) : launch<&fused_kernel<T, 16, false>>(shape, a);
   });
 }
 

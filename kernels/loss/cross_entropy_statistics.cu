@@ -1,47 +1,73 @@
-// Cross entropy, forward: read-only, one block of 512 per row, four 16-byte vectors in flight per thread (97 % of
+// Cross entropy, forward: read-only, one block of 256 per row, four 16-byte vectors in flight per thread (97 % of
 // read-only bandwidth on an H200; 1024 threads lose 8 %). One special-function operation per logit; a soft-cap adds two.
 #include "loss/cross_entropy.cuh"
 
 namespace fla::detail {
 namespace {
 
-template <class T, bool kCapped, bool kSum>
-FLA_KERNEL void FLA_BOUNDS(kLossThreads, 2) statistics_kernel(FLA_PARAMETERS LogitArgs a) {
-  constexpr int kWidth = 16 / sizeof(T), kBatch = 4;
+constexpr int kThreads = 256;
+
+template <class T, int kBatch>
+struct Batch {
+  static constexpr int kWidth = 16 / sizeof(T);
+  Vector<T, kWidth> held[kBatch];
+
+  // All loads are issued before the first is used, in the last, partial batch too.
+  FLA_DEVICE void read(const T* vectors, int first, int end) {
+    FLA_UNROLL
+    for (int i = 0; i < kBatch; ++i) {
+      const int v = first + i * kThreads;
+      if (v < end) held[i] = load<T, kWidth>(vectors + v * kWidth);
+    }
+  }
+
+  template <class Statistics>
+  FLA_DEVICE void add_to(Statistics& seen, const LogitArgs& a, int first, int end) const {
+    FLA_UNROLL
+    for (int i = 0; i < kBatch; i += 2) {
+      float low[kWidth], high[kWidth];
+      if (first + (i + 1) * kThreads < end) {
+        unpack(held[i], low);
+        unpack(held[i + 1], high);
+        float both[2 * kWidth];
+        FLA_UNROLL
+        for (int e = 0; e < kWidth; ++e) {
+          both[e] = low[e];
+          both[kWidth + e] = high[e];
+        }
+        seen.add(a, both);
+      } else if (first + i * kThreads < end) {
+        unpack(held[i], low);
+        seen.add(a, low);
+      }
+    }
+  }
+};
+
+template <class T, bool kPlain>
+FLA_KERNEL void FLA_BOUNDS(kThreads, 5) statistics_kernel(FLA_PARAMETERS LogitArgs a) {
+  constexpr int kBatch = 4;
   auto* shared = shared_memory<LossShared>();
   const int thread = static_cast<int>(threadIdx.x);
   const int64_t row = blockIdx.x;
+  const T* logits = static_cast<const T*>(a.logits) + row * a.logits_stride;
+  const RowSpan<T> span(logits, a.columns);
+  const T* vectors = logits + span.head;
+  // The first logits are on their way while the label, on which the rest depends, is fetched.
+  Batch<T, kBatch> batch;
+  batch.read(vectors, thread, span.vectors);
   const Label label = read_label(a, row);
   if (label.state == LabelState::ignored || label.state == LabelState::invalid) {
     if (thread == 0) store_skipped_row(a, row, label.state);
     return;  // the whole block, before any barrier
   }
-  const T* logits = static_cast<const T*>(a.logits) + row * a.logits_stride;
-  const RowSpan<T> span(logits, a.columns);
-  const T* vectors = logits + span.head;
   float z_label = 0.0f;
-  if (thread == 0 && label.column >= 0) z_label = LogitChain<kCapped>::z(a, load_float(logits + label.column));
+  if (thread == 0 && label.column >= 0) z_label = LogitChain<kPlain>::z(a, load_float(logits + label.column));
 
-  LogitStatistics<kCapped, kSum> seen;
-  int v = thread;
-  for (; v + (kBatch - 1) * kLossThreads < span.vectors; v += kBatch * kLossThreads) {
-    Vector<T, kWidth> batch[kBatch];
-    FLA_UNROLL
-    for (int i = 0; i < kBatch; ++i) batch[i] = load<T, kWidth>(vectors + (v + i * kLossThreads) * kWidth);
-    float values[kBatch * kWidth];
-    FLA_UNROLL
-    for (int i = 0; i < kBatch; ++i) {
-      float part[kWidth];
-      unpack(batch[i], part);
-      FLA_UNROLL
-      for (int e = 0; e < kWidth; ++e) values[i * kWidth + e] = part[e];
-    }
-    seen.add(a, values);
-  }
-  for (; v < span.vectors; v += kLossThreads) {
-    float values[kWidth];
-    load_floats(vectors + v * kWidth, values);
-    seen.add(a, values);
+  LogitStatistics<kPlain> seen;
+  for (int first = thread; first < span.vectors; first += kBatch * kThreads) {
+    if (first != thread) batch.read(vectors, first, span.vectors);
+    batch.add_to(seen, a, first, span.vectors);
   }
   if (const int column = span.scalar_column(thread, a.columns); column >= 0) {
     float value[1] = {load_float(logits + column)};
@@ -49,7 +75,7 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, 2) statistics_kernel(FLA_PARAMETERS Log
   }
   const SoftmaxState total = block_merge(seen.softmax, shared->softmax);
   float z_sum = 0.0f;
-  if constexpr (kSum) z_sum = block_sum(seen.sum, shared->sum);
+  if constexpr (!kPlain) z_sum = block_sum(seen.sum, shared->sum);
   if (thread == 0) store_loss(a, row, log_sum_exp(total), z_label, z_sum);
 }
 
@@ -61,7 +87,7 @@ FLA_DEVICE float count_labels(const LogitArgs& a, BlockSlots<1>& slots) {
   FLA_UNROLL_BY(8)
   for (int64_t row = threadIdx.x; row < a.rows; row += kCountThreads)
     mine += load_index(a.labels, row * a.label_stride) != a.ignore_index ? 1.0f : 0.0f;
-  return block_sum(mine, slots);
+  return block_sum<kCountThreads / kWarp>(mine, slots);
 }
 
 FLA_KERNEL void FLA_BOUNDS(kCountThreads, 1) count_kernel(FLA_PARAMETERS LogitArgs a, float* divisor) {
@@ -79,7 +105,7 @@ FLA_KERNEL void FLA_BOUNDS(kCountThreads, 1)
     sums[0] += load_float(r.loss_rows + row);
     if (r.z_loss_rows) sums[1] += load_float(r.z_loss_rows + row);
   }
-  block_sum(sums, *slots);
+  block_sum<kCountThreads / kWarp>(sums, *slots);
   float divisor = 1.0f;
   if (r.mean) divisor = r.normalizer ? load_float(r.normalizer) : count_labels(a, *reinterpret_cast<BlockSlots<1>*>(slots + 1));
   if (threadIdx.x != 0) return;
@@ -92,12 +118,10 @@ FLA_KERNEL void FLA_BOUNDS(kCountThreads, 1)
 }  // namespace
 
 Status cross_entropy_statistics(const LogitArgs& a, DType dtype, Stream stream) {
-  const Launch shape{.grid = a.rows, .block = kLossThreads, .shared_bytes = sizeof(LossShared), .stream = stream};
+  const Launch shape{.grid = a.rows, .block = kThreads, .shared_bytes = sizeof(LossShared), .stream = stream};
   return dispatch_float(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (a.cap != 0.0f) return launch<&statistics_kernel<T, true, true>>(shape, a);
-    if (a.smoothing != 0.0f) return launch<&statistics_kernel<T, false, true>>(shape, a);
-    return launch<&statistics_kernel<T, false, false>>(shape, a);
+    return chain_is_plain(a) ? launch<&statistics_kernel<T, true>>(shape, a) : launch<&statistics_kernel<T, false>>(shape, a);
   });
 }
 

@@ -53,26 +53,52 @@ FLA_DEVICE Label read_label(const LogitArgs& a, int64_t row) {
   return {LabelState::local, static_cast<int32_t>(column)};
 }
 
-// From the stored logit to z, and the slope dz / d(logit) without the scale.
-template <bool kCapped>
+// From the stored logit to z. A plain chain has no cap and a positive scale, so that the largest logit is the largest z.
+template <bool kPlain>
 struct LogitChain {
   static FLA_DEVICE float z(const LogitArgs& a, float logit) {
-    if constexpr (kCapped) return a.cap * math::tanh(logit * a.scale_over_cap);
-    else return logit * a.scale;
+    if (kPlain || a.cap == 0.0f) return logit * a.scale;
+    return a.cap * math::tanh(logit * a.scale_over_cap);
   }
-  // The gradient of one logit before the upstream factor: slope (weight p - smoothing / K - [label] (1 - smoothing)).
-  static FLA_DEVICE float gradient(const LogitArgs& a, float logit, float lse, float weight, bool is_label) {
-    float slope = 1.0f, value;
-    if constexpr (kCapped) {
-      const float t = math::tanh(logit * a.scale_over_cap);
-      slope = 1.0f - t * t;
-      value = a.cap * t;
-    } else {
-      value = logit * a.scale;
+  // p and the slope dz / d(logit) without the scale, given the row's log-sum-exp.
+  static FLA_DEVICE float probability(const LogitArgs& a, float logit, float lse, float& slope) {
+    slope = 1.0f;
+    if (kPlain || a.cap == 0.0f) return math::exp(fmaf(logit, a.scale, -lse));
+    const float t = math::tanh(logit * a.scale_over_cap);
+    slope = 1.0f - t * t;
+    return math::exp(fmaf(a.cap, t, -lse));
+  }
+};
+
+// What the gradients of one row share: factor slope (weight p - smoothing / K - [label] (1 - smoothing)), with the
+// upstream factor multiplied in where that saves an operation per logit.
+struct RowGradient {
+  float lse, factor, weight, weight_and_factor, smoothing_and_factor, smoothing_per_class, label_term;
+  int32_t label_column;
+
+  // The gradients of N logits from `column` on, formed in fp32. The label's element is formed apart, its three terms
+  // added before the factor, so that the others pay nothing for it.
+  template <bool kPlain, int N>
+  FLA_DEVICE void apply(const LogitArgs& a, int column, float (&values)[N]) const {
+    const auto label = static_cast<uint32_t>(label_column - column);
+    float label_gradient = 0.0f;
+    if (label < static_cast<uint32_t>(N)) {
+      float logit = values[0], slope;
+      FLA_UNROLL
+      for (int e = 1; e < N; ++e) logit = static_cast<uint32_t>(e) == label ? values[e] : logit;
+      const float p = LogitChain<kPlain>::probability(a, logit, lse, slope);
+      label_gradient = factor * slope * (fmaf(weight, p, -smoothing_per_class) - label_term);
     }
-    float inner = fmaf(weight, math::exp(value - lse), -a.smoothing_per_class);
-    if (is_label) inner -= 1.0f - a.smoothing;
-    return slope * inner;
+    FLA_UNROLL
+    for (int e = 0; e < N; ++e) {
+      float slope;
+      const float p = LogitChain<kPlain>::probability(a, values[e], lse, slope);
+      values[e] = slope * fmaf(weight_and_factor, p, -smoothing_and_factor);
+    }
+    if (label < static_cast<uint32_t>(N)) {
+      FLA_UNROLL
+      for (int e = 0; e < N; ++e) values[e] = static_cast<uint32_t>(e) == label ? label_gradient : values[e];
+    }
   }
 };
 
@@ -99,29 +125,38 @@ struct RowSpan {
 };
 
 // Running statistics of the logits that one thread has seen.
-template <bool kCapped, bool kSum>
+template <bool kPlain>
 struct LogitStatistics {
   SoftmaxState softmax;
   float sum = 0.0f;  // of z, for smoothing
 
+  // Consumes its argument. In base 2 from the first multiplication on: t = z log2(e).
   template <int N>
   FLA_DEVICE void add(const LogitArgs& a, float (&logits)[N]) {
-    float top = -INFINITY;
-    FLA_UNROLL
-    for (int i = 0; i < N; ++i) {
-      logits[i] = LogitChain<kCapped>::z(a, logits[i]);
-      top = fmaxf(top, logits[i]);
-      if constexpr (kSum) sum += logits[i];
+    float to_base_2 = a.scale * math::kLog2E;
+    if constexpr (!kPlain) {
+      FLA_UNROLL
+      for (int i = 0; i < N; ++i) {
+        logits[i] = LogitChain<kPlain>::z(a, logits[i]);
+        sum += logits[i];
+      }
+      to_base_2 = math::kLog2E;
     }
-    top *= math::kLog2E;
+    float top = logits[0];
+    FLA_UNROLL
+    for (int i = 1; i < N; ++i) top = fmaxf(top, logits[i]);
+    top *= to_base_2;
     if (top > softmax.max) {
-      softmax.sum *= math::exp2_flushed(softmax.max - top);
+      softmax.sum *= math::exp2(softmax.max - top);
       softmax.max = top;
     }
     // Everything so far was -inf: any finite base will do.
     const float base = softmax.max == -INFINITY ? 0.0f : softmax.max;
+    // Four chains of additions, so that none waits for the one before.
+    float parts[4] = {};
     FLA_UNROLL
-    for (int i = 0; i < N; ++i) softmax.sum += math::exp2_flushed(fmaf(logits[i], math::kLog2E, -base));
+    for (int i = 0; i < N; ++i) parts[i % 4] += math::exp2(fmaf(logits[i], to_base_2, -base));
+    softmax.sum += (parts[0] + parts[1]) + (parts[2] + parts[3]);
   }
 };
 
@@ -163,17 +198,28 @@ FLA_DEVICE void store_loss(const LogitArgs& a, int64_t row, float lse, float z_l
   store_row(a, row, loss + z_loss, z_loss, lse);
 }
 
-// The factor of every gradient of a row: upstream, divisor and logit scale; and the weight of p in the bracket.
+// The factor of every gradient of a row: upstream, divisor and logit scale.
 FLA_DEVICE float upstream_factor(const LogitArgs& a, int64_t row) {
   float g = a.dloss ? load_float(a.dloss + row * a.dloss_stride) : 1.0f;
   if (a.divisor) {
     const float divisor = load_float(a.divisor);
-    g = divisor == 0.0f ? (a.empty_divisor_is_zero ? 0.0f : NAN) : g / divisor;
+    g = divisor == 0.0f ? (a.empty_divisor_is_zero ? 0.0f : NAN) : g * math::reciprocal(divisor);
   }
   return g * a.scale;
 }
-FLA_DEVICE float probability_weight(const LogitArgs& a, float lse) {
-  return a.z_loss_factor == 0.0f ? 1.0f : fmaf(2.0f * a.z_loss_factor, lse, 1.0f);
+FLA_DEVICE RowGradient row_gradient(const LogitArgs& a, const Label& label, float lse, float factor) {
+  const float weight = a.z_loss_factor == 0.0f ? 1.0f : fmaf(2.0f * a.z_loss_factor, lse, 1.0f);
+  return {lse,
+          factor,
+          weight,
+          weight * factor,
+          a.smoothing_per_class * factor,
+          a.smoothing_per_class,
+          1.0f - a.smoothing,
+          label.column >= 0 ? label.column : INT32_MIN / 2};
 }
+
+// No cap, no smoothing, a positive scale: the kernels' fast form.
+inline bool chain_is_plain(const LogitArgs& a) { return a.cap == 0.0f && a.smoothing == 0.0f && a.scale > 0.0f; }
 
 }  // namespace fla::detail

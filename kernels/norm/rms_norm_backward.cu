@@ -21,6 +21,16 @@ bool pair_is_known(const RmsNormBackward& a) {
   return is(a.dresidual_out, u) && is(a.dresidual, u) && is(a.dx, y) && is(a.y, y);
 }
 
+// Whether the rows of every operand can be numbered without a division: one group, or parameters of their own for each
+// (which are then problems of their own), or groups that step evenly.
+bool flat(const RmsNormBackward& a) {
+  const int64_t g = row_extent(stored_rows(a)).g;
+  if (g == 1 || a.weight_per_group) return true;
+  for (const Tensor* t : {&stored_rows(a), &a.dy, &a.dresidual_out, &a.dx, &a.dresidual, &a.y})
+    if (!groups_collapse(row_operand(*t), g)) return false;
+  return groups_collapse(row_operand(a.rstd, true), g);
+}
+
 struct Problem {
   RowExtent extent;
   int64_t problems = 1;  // groups with parameters of their own
@@ -48,7 +58,7 @@ Problem plan(const RmsNormBackward& a) {
     return p;
   }
   const int64_t row_bytes = p.extent.n * (u_bytes + y_bytes + (a.dresidual_out ? u_bytes : 0));
-  const bool bulk = rows_allow(u, 16 / u_bytes) && rows_allow(a.dy, 16 / y_bytes) && rows_allow(a.dresidual_out, 16 / u_bytes) &&
+  const bool bulk = flat(a) && rows_allow(u, 16 / u_bytes) && rows_allow(a.dy, 16 / y_bytes) && rows_allow(a.dresidual_out, 16 / u_bytes) &&
                     p.extent.n * y_bytes % 16 == 0;
   p.plan = plan_row_backward(p.rows, p.extent.n / width, row_bytes, bulk);
   return p;
@@ -64,9 +74,13 @@ Status run_typed(const BackwardArgs& args, const BackwardPlan& plan, bool with_b
                                      : rms_norm_backward_ring<U, Y>(args, plan, with_bias, stream);
 }
 
-Status run_problem(const BackwardArgs& args, const Problem& p, const RmsNormBackward& a, Stream stream) {
+Status run_problem(BackwardArgs args, const Problem& p, const RmsNormBackward& a, Stream stream) {
   if (p.plan.unit == RowUnit::streamed) return rms_norm_backward_streamed(args, p.aligned, stream);
-  const bool with_bias = static_cast<bool>(a.dbias);
+  const bool with_bias = args.dbias_partials && p.plan.threads <= 512;
+  if (args.dbias_partials && !with_bias) {
+    // The longest rows have registers for one set of column sums only.
+    if (Status s = rms_norm_backward_bias(args, stream); !s.ok()) return s;
+  }
   const DType u = stored_rows(a).dtype;
   if (u == DType::f16) return run_typed<f16, f16>(args, p.plan, with_bias, stream);
   if (u == DType::bf16) return run_typed<bf16, bf16>(args, p.plan, with_bias, stream);
@@ -148,8 +162,7 @@ Status run(const RmsNormBackward& a, Workspace workspace, Stream stream) {
   } else {
     const int64_t g = p.extent.g;
     RowOperand* all[] = {&args.u, &args.dy, &args.dresidual_out, &args.rstd, &args.dx, &args.dresidual, &args.y};
-    bool collapse = g > 1;
-    for (RowOperand* o : all) collapse &= groups_collapse(*o, g);
+    const bool collapse = g > 1 && flat(a);
     if (collapse)
       for (RowOperand* o : all) collapse_groups(*o);
     args.grid = {p.rows, collapse ? 1u : static_cast<uint32_t>(g)};

@@ -20,7 +20,7 @@ struct BackwardArgs {
   int64_t parts = 1;
   int64_t partial_stride = 0;                     // floats from one part to the next
   int32_t columns = 0;
-  int32_t lanes = 32;
+  int32_t lanes_log2 = 5;
   int32_t stages = 0, rows_per_stage = 1;
   float inverse_columns = 0;
 };
@@ -34,10 +34,13 @@ FLA_DEVICE void input_gradient(const float (&xhat)[kWidth], const float (&s)[kWi
 }
 
 // The offsets of one row in every operand that is written.
+template <bool kFlat>
 struct RowOffsets {
   int64_t dx, dresidual, y;
   FLA_DEVICE RowOffsets(const BackwardArgs& a, int64_t row)
-      : dx(a.grid.offset(row, a.dx)), dresidual(a.grid.offset(row, a.dresidual)), y(a.grid.offset(row, a.y)) {}
+      : dx(a.grid.offset<kFlat>(row, a.dx)),
+        dresidual(a.grid.offset<kFlat>(row, a.dresidual)),
+        y(a.grid.offset<kFlat>(row, a.y)) {}
 };
 
 template <int kWidth>
@@ -75,6 +78,8 @@ template <class U, class Y>
 Status rms_norm_backward_lanes(BackwardArgs a, const BackwardPlan& plan, bool with_bias, Stream stream);
 template <class U, class Y>
 Status rms_norm_backward_ring(BackwardArgs a, const BackwardPlan& plan, bool with_bias, Stream stream);
+// The column sums of dy alone.
+Status rms_norm_backward_bias(BackwardArgs a, Stream stream);
 // Any dtypes and alignment; `vectors_of_8` when every row of every operand allows them.
 Status rms_norm_backward_streamed(const BackwardArgs& a, bool vectors_of_8, Stream stream);
 

@@ -1,4 +1,4 @@
-// RMS norm, backward, rows of 2 KB to 32 KB: persistent blocks, a ring of rows in shared memory filled by bulk copies.
+// RMS norm, backward, evenly spaced rows of 2 KB to 32 KB: persistent blocks, a ring of rows in shared memory filled by bulk copies.
 //
 // 3 streams (u, dy read, dx written; 4 with the residual gradient) and one barrier per row. Registers cannot hold
 // enough loads in flight: prefetching the next row into them tops out 14 % lower than the ring, which keeps 64 KB and
@@ -25,23 +25,23 @@ FLA_DEVICE void fetch(const BackwardArgs& a, const RowOperand& operand, int elem
   const uint32_t row_bytes = static_cast<uint32_t>(a.columns) * static_cast<uint32_t>(element_bytes);
   const auto* base = static_cast<const unsigned char*>(operand.data.data);
   barrier_expect(barrier, row_bytes * static_cast<uint32_t>(rows));
-  const bool adjacent = a.grid.groups == 1 && operand.stride_m == a.columns;
-  if (adjacent) {
-    bulk_load(stage, base + a.grid.offset(first_row, operand) * element_bytes, row_bytes * static_cast<uint32_t>(rows),
+  if (operand.stride_m == a.columns) {
+    bulk_load(stage, base + a.grid.offset<true>(first_row, operand) * element_bytes, row_bytes * static_cast<uint32_t>(rows),
               barrier);
   } else {
+    FLA_NO_UNROLL
     for (int r = 0; r < rows; ++r)
-      bulk_load(stage + r * row_bytes, base + a.grid.offset(first_row + r, operand) * element_bytes, row_bytes, barrier);
+      bulk_load(stage + r * row_bytes, base + a.grid.offset<true>(first_row + r, operand) * element_bytes, row_bytes, barrier);
   }
   bulk_commit(barrier);
 }
 
-// With four vectors a thread has no registers left to keep a row between its two uses: it reads the row from the ring
-// twice, and the stage is free one barrier later.
-template <class U, class Y, int kVectors, bool kBias>
-FLA_KERNEL void FLA_BOUNDS(kVectors == 2 ? 256 : 512, kVectors == 2 ? 2 : 1) ring_kernel(FLA_PARAMETERS BackwardArgs a) {
+// Each thread keeps two vectors of every operand between their two uses. Blocks of 1024 threads have no registers for
+// that: they read the row from the ring twice, and the stage is free one barrier later.
+template <class U, class Y, bool kKeep, bool kBias>
+FLA_KERNEL void FLA_BOUNDS(kKeep ? 512 : 1024, 1) ring_kernel(FLA_PARAMETERS BackwardArgs a) {
   constexpr int kWidth = 16 / (sizeof(U) > sizeof(Y) ? sizeof(U) : sizeof(Y));
-  constexpr bool kKeep = kVectors == 2;
+  constexpr int kVectors = 2;
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int chunks = a.columns / kWidth;
   const bool with_residual = a.dresidual_out.data.data != nullptr;
@@ -69,6 +69,7 @@ FLA_KERNEL void FLA_BOUNDS(kVectors == 2 ? 256 : 512, kVectors == 2 ? 2 : 1) rin
       fetch(a, a.dresidual_out, sizeof(U), row, at + u_bytes + dy_bytes, &shared->dresidual_out[stage]);
   };
   const int64_t step = a.parts * a.rows_per_stage, first = static_cast<int64_t>(blockIdx.x) * a.rows_per_stage;
+  FLA_NO_UNROLL
   for (int s = 0; s < a.stages; ++s) refill(first + s * step, s);
 
   float weight[kKeep ? kVectors : 1][kWidth];
@@ -90,24 +91,29 @@ FLA_KERNEL void FLA_BOUNDS(kVectors == 2 ? 256 : 512, kVectors == 2 ? 2 : 1) rin
   float dweight[kVectors][kWidth] = {}, dbias[kBias ? kVectors : 1][kWidth] = {};
   const float* rstds = static_cast<const float*>(a.rstd.data.data);
 
+  // Each row's rstd is asked for one row ahead: it would otherwise be a trip to memory between two rows.
+  auto load_rstd = [&](int64_t row) { return row < a.grid.rows ? load_float(rstds + a.grid.offset<true>(row, a.rstd)) : 0.0f; };
+  float rstd = load_rstd(first);
+
   int stage = 0, slot = 0;
   uint32_t parity = 0;
   for (int64_t base = first; base < a.grid.rows; base += step) {
-    float rstd = load_float(rstds + a.grid.offset(base, a.rstd));
     barrier_wait(&shared->u[stage], parity);
     barrier_wait(&shared->dy[stage], parity);
     if (with_residual) barrier_wait(&shared->dresidual_out[stage], parity);
     const int64_t left = a.grid.rows - base;
     const int rows = left < a.rows_per_stage ? static_cast<int>(left) : a.rows_per_stage;
+    FLA_NO_UNROLL
     for (int r = 0; r < rows; ++r) {
       const int64_t row = base + r;
+      const float next_rstd = load_rstd(r + 1 < rows ? row + 1 : base + step);
       const unsigned char* at = ring + stage * stage_bytes;
       const U* su = reinterpret_cast<const U*>(at) + r * a.columns;
       const Y* sdy = reinterpret_cast<const Y*>(at + u_bytes) + r * a.columns;
       const U* sdres = reinterpret_cast<const U*>(at + u_bytes + dy_bytes) + r * a.columns;
       Vector<U, kWidth> vu[kKeep ? kVectors : 1], vres[kKeep ? kVectors : 1];
       Vector<Y, kWidth> vdy[kKeep ? kVectors : 1];
-      float mean = 0.0f;
+      float means[2] = {};
       FLA_UNROLL
       for (int i = 0; i < kVectors; ++i) {
         const int chunk = thread + i * threads, held = kKeep ? i : 0;
@@ -124,16 +130,15 @@ FLA_KERNEL void FLA_BOUNDS(kVectors == 2 ? 256 : 512, kVectors == 2 ? 2 : 1) rin
             const float xhat = u[e] * rstd;
             dweight[i][e] = fmaf(dy[e], xhat, dweight[i][e]);
             if constexpr (kBias) dbias[i][e] += dy[e];
-            mean = fmaf(xhat, dy[e] * w[e], mean);
+            means[e % 2] = fmaf(xhat, dy[e] * w[e], means[e % 2]);
           }
         }
       }
-      const float next_rstd = r + 1 < rows ? load_float(rstds + a.grid.offset(row + 1, a.rstd)) : 0.0f;
       // The barrier inside also says that every thread has emptied its part of this row.
-      mean = block_sum(mean, shared->slots[slot]) * a.inverse_columns;
+      const float mean = block_sum<kKeep ? 16 : 32>(means[0] + means[1], shared->slots[slot]) * a.inverse_columns;
       slot ^= 1;
       if (kKeep && r + 1 == rows) refill(base + a.stages * step, stage);
-      const RowOffsets to(a, row);
+      const RowOffsets<true> to(a, row);
       FLA_UNROLL
       for (int i = 0; i < kVectors; ++i) {
         const int chunk = thread + i * threads, column = chunk * kWidth, held = kKeep ? i : 0;
@@ -197,9 +202,8 @@ Status rms_norm_backward_ring(BackwardArgs a, const BackwardPlan& plan, bool wit
                      .block = plan.threads,
                      .shared_bytes = static_cast<size_t>(row_bytes * plan.rows_per_stage * plan.stages) + sizeof(RingShared),
                      .stream = stream};
-  if (plan.vectors == 2)
-    return with_bias ? launch<&ring_kernel<U, Y, 2, true>>(shape, a) : launch<&ring_kernel<U, Y, 2, false>>(shape, a);
-  return with_bias ? launch<&ring_kernel<U, Y, 4, true>>(shape, a) : launch<&ring_kernel<U, Y, 4, false>>(shape, a);
+  if (plan.threads == 1024) return launch<&ring_kernel<U, Y, false, false>>(shape, a);
+  return with_bias ? launch<&ring_kernel<U, Y, true, true>>(shape, a) : launch<&ring_kernel<U, Y, true, false>>(shape, a);
 }
 
 template Status rms_norm_backward_ring<float, float>(BackwardArgs, const BackwardPlan&, bool, Stream);

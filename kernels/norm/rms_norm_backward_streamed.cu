@@ -27,7 +27,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4) rows_kernel(FLA_PARAMETERS BackwardArgs 
     for (int e = 0; e < kWidth; ++e) mean = fmaf(u[e] * rstd, dy[e] * w[e], mean);
   }
   mean = block_sum(mean, *slots) * a.inverse_columns;
-  const RowOffsets to(a, row);
+  const RowOffsets<false> to(a, row);
   for (int column = first; column < a.columns; column += step) {
     float xhat[kWidth], s[kWidth], w[kWidth], du[kWidth];
     load_floats(a.u.data, u_offset + column, xhat);
@@ -70,16 +70,23 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4) columns_kernel(FLA_PARAMETERS BackwardAr
   if (a.dbias_partials) store_float(a.dbias_partials + at, dbias);
 }
 
+Status launch_columns(const BackwardArgs& a, Stream stream) {
+  if (!a.dweight_partials && !a.dbias_partials) return {};
+  const int64_t column_blocks = divide_up(a.columns, kThreads);
+  return launch<&columns_kernel>({.grid = column_blocks * a.parts, .block = kThreads, .stream = stream}, a,
+                                 static_cast<uint32_t>(column_blocks));
+}
+
 }  // namespace
+
+Status rms_norm_backward_bias(BackwardArgs a, Stream stream) {
+  a.dweight_partials = nullptr;
+  return launch_columns(a, stream);
+}
 
 Status rms_norm_backward_streamed(const BackwardArgs& a, bool vectors_of_8, Stream stream) {
   // Column sums first: dx may be written over dy.
-  if (a.dweight_partials || a.dbias_partials) {
-    const int64_t column_blocks = divide_up(a.columns, kThreads);
-    Status s = launch<&columns_kernel>({.grid = column_blocks * a.parts, .block = kThreads, .stream = stream}, a,
-                                       static_cast<uint32_t>(column_blocks));
-    if (!s.ok()) return s;
-  }
+  if (Status s = launch_columns(a, stream); !s.ok()) return s;
   if (!a.dx.data && !a.dresidual.data && !a.y.data) return {};
   const Launch shape{.grid = a.grid.rows, .block = kThreads, .shared_bytes = sizeof(BlockSlots<1>), .stream = stream};
   return vectors_of_8 ? launch<&rows_kernel<8>>(shape, a) : launch<&rows_kernel<1>>(shape, a);

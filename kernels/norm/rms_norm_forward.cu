@@ -25,12 +25,21 @@ struct ForwardArgs {
   AnyFloat weight, bias;
   int64_t weight_stride = 0, bias_stride = 0;  // per group; 0: shared
   int32_t columns = 0;
-  int32_t lanes = 32;           // threads per row, unit lanes
+  int32_t lanes_log2 = 5;       // threads per row, unit lanes
   int32_t shared_vectors = 0;   // vectors at the end of the row that stay in shared memory
   float eps = 0, inverse_columns = 0;
 };
 
 struct NoResidual {};
+
+// What a call may leave out, so that its kernel needs few enough registers for full occupancy: neither bias nor a
+// separate sum, rows evenly spaced.
+enum class Extras { none, some };
+
+template <Extras kExtras>
+FLA_DEVICE int64_t row_offset(const ForwardArgs& a, int64_t row, const RowOperand& operand) {
+  return a.grid.offset<kExtras == Extras::none>(row, operand);
+}
 
 // One row as one thread sees it: `kVectors` vectors of kWidth elements, `step` vectors apart.
 template <class T, class R, int kVectors>
@@ -42,8 +51,9 @@ struct RowInRegisters {
   Held held[kVectors];
 
   // Vectors at or past `end` count as zero.
+  template <Extras kExtras>
   FLA_DEVICE void read(const ForwardArgs& a, int64_t row, int first, int step, int end) {
-    const T* x = static_cast<const T*>(a.x.data.data) + a.grid.offset(row, a.x);
+    const T* x = static_cast<const T*>(a.x.data.data) + row_offset<kExtras>(a, row, a.x);
     if constexpr (!kSum) {
       FLA_UNROLL
       for (int i = 0; i < kVectors; ++i) {
@@ -73,32 +83,53 @@ struct RowInRegisters {
   }
 
   FLA_DEVICE float sum_of_squares() const {
-    float sum = 0.0f;
+    float sums[2] = {};  // two chains, so that half the additions wait for none
     FLA_UNROLL
     for (int i = 0; i < kVectors; ++i) {
       float u[kWidth];
       unpack(held[i], u);
       FLA_UNROLL
-      for (int e = 0; e < kWidth; ++e) sum = fmaf(u[e], u[e], sum);
+      for (int e = 0; e < kWidth; ++e) sums[e % 2] = fmaf(u[e], u[e], sums[e % 2]);
     }
-    return sum;
+    return sums[0] + sums[1];
   }
 };
 
-// Writes y (and the stored sum) of one vector of a row.
-template <class T, int kWidth>
-FLA_DEVICE void write_vector(const ForwardArgs& a, float (&u)[kWidth], float rstd, int64_t y_offset,
-                             int64_t sum_offset, int64_t weight_base, int64_t bias_base, int column) {
-  if (a.residual_out.data) store_floats(a.residual_out.data, sum_offset + column, u);
-  FLA_UNROLL
-  for (int e = 0; e < kWidth; ++e) u[e] *= rstd;
-  if (a.weight) {
-    float w[kWidth];
-    load_floats(a.weight, weight_base + column, w);
+// The weights of the same vectors, still packed. They are fetched beside the row, not after its reduction: a trip to L2
+// between the two would cost as much as the row itself when there are few rows.
+template <class W, int kWidth, int kVectors>
+struct HeldWeight {
+  Vector<W, kWidth> held[kVectors];
+
+  FLA_DEVICE void read(const ForwardArgs& a, uint32_t group, int first, int step, int end) {
+    if (!a.weight) return;
+    const W* w = static_cast<const W*>(a.weight.data) + group * a.weight_stride;
     FLA_UNROLL
-    for (int e = 0; e < kWidth; ++e) u[e] *= w[e];
+    for (int i = 0; i < kVectors; ++i) {
+      const int vector = first + i * step;
+      if (vector < end) held[i] = load<W, kWidth>(w + vector * kWidth);
+    }
   }
-  if (a.bias) {
+};
+
+template <int kWidth>
+FLA_DEVICE void load_weight(const ForwardArgs& a, int64_t index, float (&w)[kWidth]) {
+  if (a.weight) {
+    load_floats(a.weight, index, w);
+  } else {
+    FLA_UNROLL
+    for (int e = 0; e < kWidth; ++e) w[e] = 1.0f;
+  }
+}
+
+// Writes y (and the stored sum) of one vector of a row.
+template <class T, Extras kExtras, int kWidth>
+FLA_DEVICE void write_vector(const ForwardArgs& a, float (&u)[kWidth], const float (&w)[kWidth], float rstd,
+                             int64_t y_offset, int64_t sum_offset, int64_t bias_base, int column) {
+  if (kExtras == Extras::some && a.residual_out.data) store_floats(a.residual_out.data, sum_offset + column, u);
+  FLA_UNROLL
+  for (int e = 0; e < kWidth; ++e) u[e] = u[e] * rstd * w[e];
+  if (kExtras == Extras::some && a.bias) {
     float b[kWidth];
     load_floats(a.bias, bias_base + column, b);
     FLA_UNROLL
@@ -107,20 +138,22 @@ FLA_DEVICE void write_vector(const ForwardArgs& a, float (&u)[kWidth], float rst
   store_floats(static_cast<T*>(a.y.data.data) + y_offset + column, u);
 }
 
-template <class T, class R, int kVectors>
-FLA_DEVICE void write_row(const ForwardArgs& a, const RowInRegisters<T, R, kVectors>& held, int64_t row, float rstd,
-                          int first, int step, int end) {
-  constexpr int kWidth = RowInRegisters<T, R, kVectors>::kWidth;
-  const int64_t y_offset = a.grid.offset(row, a.y), sum_offset = a.grid.offset(row, a.residual_out);
-  const uint32_t group = a.grid.group(row);
+template <Extras kExtras, class T, class R, class W, int kWidth, int kVectors>
+FLA_DEVICE void write_row(const ForwardArgs& a, const RowInRegisters<T, R, kVectors>& held,
+                          const HeldWeight<W, kWidth, kVectors>* weight, int64_t row, float rstd, int first, int step,
+                          int end) {
+  const int64_t y_offset = row_offset<kExtras>(a, row, a.y);
+  const int64_t sum_offset = kExtras == Extras::none ? 0 : a.grid.offset(row, a.residual_out);
+  const uint32_t group = kExtras == Extras::none ? 0 : a.grid.group(row);
   FLA_UNROLL
   for (int i = 0; i < kVectors; ++i) {
     const int vector = first + i * step;
     if (vector < end) {
-      float u[kWidth];
+      float u[kWidth], w[kWidth];
       unpack(held.held[i], u);
-      write_vector<T>(a, u, rstd, y_offset, sum_offset, group * a.weight_stride, group * a.bias_stride,
-                      vector * kWidth);
+      if (weight && a.weight) unpack(weight->held[i], w);
+      else load_weight(a, group * a.weight_stride + vector * kWidth, w);
+      write_vector<T, kExtras>(a, u, w, rstd, y_offset, sum_offset, group * a.bias_stride, vector * kWidth);
     }
   }
 }
@@ -131,18 +164,22 @@ FLA_DEVICE void store_statistic(const ForwardArgs& a, int64_t row, float rstd) {
 
 // Short rows: several lanes share a row, several rows share a warp. Lanes beyond the last row work on it again
 // without storing, so that every lane reaches the shuffles.
-template <class T, class R>
-FLA_KERNEL void FLA_BOUNDS(128, 8) rms_norm_forward_lanes(FLA_PARAMETERS ForwardArgs a) {
-  constexpr int kVectors = 2, kWidth = 16 / sizeof(T);
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % a.lanes, vectors = a.columns / kWidth;
-  const int64_t wanted = static_cast<int64_t>(blockIdx.x) * (128 / a.lanes) + thread / a.lanes;
+template <class T, class R, class W, int kVectors, Extras kExtras>
+FLA_KERNEL void FLA_BOUNDS(128, kVectors == 1 ? 11 : 8) rms_norm_forward_lanes(FLA_PARAMETERS ForwardArgs a) {
+  constexpr int kWidth = 16 / sizeof(T);
+  wait_for_predecessor();
+  const int lanes = 1 << a.lanes_log2, vectors = a.columns / kWidth;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread & (lanes - 1);
+  const int64_t wanted = (static_cast<int64_t>(blockIdx.x) * 128 + thread) >> a.lanes_log2;
   const bool mine = wanted < a.grid.rows;
   const int64_t row = mine ? wanted : a.grid.rows - 1;
   RowInRegisters<T, R, kVectors> held;
-  held.read(a, row, lane, a.lanes, vectors);
-  const float sum = warp_sum(held.sum_of_squares(), a.lanes);
+  HeldWeight<W, kWidth, kVectors> weight;
+  held.template read<kExtras>(a, row, lane, lanes, vectors);
+  weight.read(a, kExtras == Extras::none ? 0 : a.grid.group(row), lane, lanes, vectors);
+  const float sum = warp_sum(held.sum_of_squares(), lanes);
   const float rstd = math::rsqrt(fmaf(sum, a.inverse_columns, a.eps));
-  write_row(a, held, row, rstd, lane, a.lanes, mine ? vectors : 0);
+  write_row<kExtras>(a, held, &weight, row, rstd, lane, lanes, mine ? vectors : 0);
   if (mine && lane == 0) store_statistic(a, row, rstd);
 }
 
@@ -152,9 +189,11 @@ struct BlockShared {
 };
 
 // One block per row; the first kVectors * blockDim vectors in registers, the rest (if any) in shared memory.
-template <class T, class R, int kVectors>
-FLA_KERNEL void FLA_BOUNDS(512, kVectors == 2 ? 3 : 2) rms_norm_forward_block(FLA_PARAMETERS ForwardArgs a) {
+template <class T, class R, class W, int kVectors, Extras kExtras>
+FLA_KERNEL void FLA_BOUNDS(512, kVectors > 2 || kExtras == Extras::some ? 2 : kVectors == 1 ? 4 : sizeof(W) == 2 ? 3 : 2) rms_norm_forward_block(FLA_PARAMETERS ForwardArgs a) {
   constexpr int kWidth = 16 / sizeof(T);
+  constexpr bool kHoldWeight = kVectors <= 2;
+  wait_for_predecessor();
   using Row = RowInRegisters<T, R, kVectors>;
   auto* shared = shared_memory<unsigned char>();
   auto* control = reinterpret_cast<BlockShared*>(shared + static_cast<int64_t>(a.shared_vectors) * 16);
@@ -170,7 +209,9 @@ FLA_KERNEL void FLA_BOUNDS(512, kVectors == 2 ? 3 : 2) rms_norm_forward_block(FL
     bulk_commit(&control->barrier);
   }
   Row held;
-  held.read(a, row, thread, threads, kept);
+  HeldWeight<W, kWidth, kVectors> weight;
+  held.template read<kExtras>(a, row, thread, threads, kept);
+  if constexpr (kHoldWeight) weight.read(a, kExtras == Extras::none ? 0 : a.grid.group(row), thread, threads, kept);
   float sum = held.sum_of_squares();
   if constexpr (!Row::kSum && kVectors > 2) {
     if (a.shared_vectors > 0) {
@@ -187,16 +228,16 @@ FLA_KERNEL void FLA_BOUNDS(512, kVectors == 2 ? 3 : 2) rms_norm_forward_block(FL
   sum = block_sum(sum, control->slots);
   const float rstd = math::rsqrt(fmaf(sum, a.inverse_columns, a.eps));
   if (thread == 0) store_statistic(a, row, rstd);
-  write_row(a, held, row, rstd, thread, threads, kept);
+  write_row<kExtras>(a, held, kHoldWeight ? &weight : nullptr, row, rstd, thread, threads, kept);
   if constexpr (!Row::kSum && kVectors > 2) {
     const int64_t y_offset = a.grid.offset(row, a.y), sum_offset = a.grid.offset(row, a.residual_out);
     const uint32_t group = a.grid.group(row);
     FLA_UNROLL_BY(4)
     for (int v = thread; v < a.shared_vectors; v += threads) {
-      float u[kWidth];
+      float u[kWidth], w[kWidth];
       load_floats(reinterpret_cast<const T*>(shared) + v * kWidth, u);
-      write_vector<T>(a, u, rstd, y_offset, sum_offset, group * a.weight_stride, group * a.bias_stride,
-                      (kept + v) * kWidth);
+      load_weight(a, group * a.weight_stride + (kept + v) * kWidth, w);
+      write_vector<T, kExtras>(a, u, w, rstd, y_offset, sum_offset, group * a.bias_stride, (kept + v) * kWidth);
     }
   }
 }
@@ -217,6 +258,7 @@ FLA_DEVICE void read_sum(const ForwardArgs& a, int64_t x_offset, int64_t residua
 // in-place forms hold here too.
 template <int kWidth>
 FLA_KERNEL void FLA_BOUNDS(512, 2) rms_norm_forward_streamed(FLA_PARAMETERS ForwardArgs a) {
+  wait_for_predecessor();
   auto* slots = shared_memory<BlockSlots<1>>();
   const int first = static_cast<int>(threadIdx.x) * kWidth, step = static_cast<int>(blockDim.x) * kWidth;
   const int64_t row = blockIdx.x;
@@ -235,28 +277,47 @@ FLA_KERNEL void FLA_BOUNDS(512, 2) rms_norm_forward_streamed(FLA_PARAMETERS Forw
   const int64_t y_offset = a.grid.offset(row, a.y), sum_offset = a.grid.offset(row, a.residual_out);
   const int64_t weight_base = a.grid.group(row) * a.weight_stride, bias_base = a.grid.group(row) * a.bias_stride;
   for (int column = first; column < a.columns; column += step) {
-    float u[kWidth];
+    float u[kWidth], w[kWidth];
     read_sum(a, x_offset, residual_offset, column, u);
-    if (a.y.data.dtype == DType::f32) write_vector<float>(a, u, rstd, y_offset, sum_offset, weight_base, bias_base, column);
-    else if (a.y.data.dtype == DType::bf16) write_vector<bf16>(a, u, rstd, y_offset, sum_offset, weight_base, bias_base, column);
-    else write_vector<f16>(a, u, rstd, y_offset, sum_offset, weight_base, bias_base, column);
+    load_weight(a, weight_base + column, w);
+    if (a.y.data.dtype == DType::f32) write_vector<float, Extras::some>(a, u, w, rstd, y_offset, sum_offset, bias_base, column);
+    else if (a.y.data.dtype == DType::bf16) write_vector<bf16, Extras::some>(a, u, w, rstd, y_offset, sum_offset, bias_base, column);
+    else write_vector<f16, Extras::some>(a, u, w, rstd, y_offset, sum_offset, bias_base, column);
   }
 }
 
-template <class T, class R>
+// Below this many bytes a launch is latency: the next kernel may then be set up while this one runs.
+constexpr int64_t kDependentBytes = 4 << 20;
+
+template <class T, class R, class W, Extras kExtras>
 Status launch_planned(ForwardArgs& a, const RowPlan& plan, Stream stream) {
+  const bool dependent = a.grid.rows * a.columns * static_cast<int64_t>(sizeof(T)) < kDependentBytes;
   if (plan.unit == RowUnit::lanes) {
-    a.lanes = plan.lanes;
-    return launch<&rms_norm_forward_lanes<T, R>>(
-        {.grid = divide_up(a.grid.rows, 128 / plan.lanes), .block = 128, .stream = stream}, a);
+    a.lanes_log2 = plan.lanes_log2;
+    const Launch shape{
+        .grid = divide_up(a.grid.rows << plan.lanes_log2, 128), .block = 128, .stream = stream, .dependent = dependent};
+    return plan.vectors == 1 ? launch<&rms_norm_forward_lanes<T, R, W, 1, kExtras>>(shape, a)
+                             : launch<&rms_norm_forward_lanes<T, R, W, 2, kExtras>>(shape, a);
   }
   a.shared_vectors = static_cast<int32_t>(plan.shared_vectors);
   const Launch shape{.grid = a.grid.rows,
                      .block = plan.threads,
                      .shared_bytes = static_cast<size_t>(plan.shared_vectors) * 16 + sizeof(BlockShared),
-                     .stream = stream};
-  if (plan.vectors == 2) return launch<&rms_norm_forward_block<T, R, 2>>(shape, a);
-  return launch<&rms_norm_forward_block<T, R, 4>>(shape, a);
+                     .stream = stream,
+                     .dependent = dependent};
+  if (plan.vectors == 1) return launch<&rms_norm_forward_block<T, R, W, 1, kExtras>>(shape, a);
+  if (plan.vectors == 2) return launch<&rms_norm_forward_block<T, R, W, 2, kExtras>>(shape, a);
+  return launch<&rms_norm_forward_block<T, R, W, 4, kExtras>>(shape, a);
+}
+
+template <class T, class W>
+Status launch_with_residual(ForwardArgs& a, const RowPlan& plan, Stream stream) {
+  if (a.residual.data)
+    return a.residual.data.dtype == DType::f32 ? launch_planned<T, float, W, Extras::some>(a, plan, stream)
+                                               : launch_planned<T, T, W, Extras::some>(a, plan, stream);
+  if (a.bias || a.residual_out.data || a.grid.groups != 1)
+    return launch_planned<T, NoResidual, W, Extras::some>(a, plan, stream);
+  return launch_planned<T, NoResidual, W, Extras::none>(a, plan, stream);
 }
 
 Status launch_streamed(const ForwardArgs& a, bool aligned, Stream stream) {
@@ -311,14 +372,13 @@ Status run(const RmsNormForward& in, Workspace, Stream stream) {
     return extent.n % elements == 0 && all_rows_allow(elements, in.x, in.residual, in.weight, in.bias, in.y, in.residual_out);
   };
   const RowPlan plan = plan_row_forward(extent.n / width, static_cast<bool>(in.residual));
-  const bool known_residual = !in.residual || in.residual.dtype == DType::f32 || in.residual.dtype == in.x.dtype;
-  if (plan.unit == RowUnit::streamed || !known_residual || !vectors_fit(width))
+  auto known = [&](const Tensor& t) { return !t || t.dtype == DType::f32 || t.dtype == in.x.dtype; };
+  if (plan.unit == RowUnit::streamed || !known(in.residual) || !known(in.weight) || !vectors_fit(width))
     return launch_streamed(a, vectors_fit(8), stream);
   return dispatch_float(in.x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (!in.residual) return launch_planned<T, NoResidual>(a, plan, stream);
-    if (in.residual.dtype == DType::f32) return launch_planned<T, float>(a, plan, stream);
-    return launch_planned<T, T>(a, plan, stream);
+    if (a.weight && a.weight.dtype == DType::f32) return launch_with_residual<T, float>(a, plan, stream);
+    return launch_with_residual<T, T>(a, plan, stream);
   });
 }
 

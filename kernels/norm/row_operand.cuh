@@ -22,8 +22,11 @@ struct RowGrid {
     const int64_t m = row / groups;
     return m * stride_m + (row - m * groups) * stride_g;
   }
+  // kFlat: the caller knows that groups is 1. A 64-bit division in a kernel's loop costs more than its arithmetic.
+  template <bool kFlat = false>
   FLA_DEVICE int64_t offset(int64_t row, const RowOperand& operand) const {
-    return offset(row, operand.stride_m, operand.stride_g);
+    if constexpr (kFlat) return row * operand.stride_m;
+    else return offset(row, operand.stride_m, operand.stride_g);
   }
   FLA_DEVICE uint32_t group(int64_t row) const { return groups == 1 ? 0 : static_cast<uint32_t>(row % groups); }
 };

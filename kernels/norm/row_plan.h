@@ -14,16 +14,16 @@ enum class RowUnit : int32_t { lanes, block, streamed };
 struct RowPlan {
   RowUnit unit = RowUnit::streamed;
   int threads = 128;            // per block
-  int lanes = 32;               // per row, unit lanes: a power of two
+  int lanes_log2 = 5;           // threads per row, unit lanes
   int vectors = 2;              // 16-byte vectors each thread keeps in registers
   int64_t shared_vectors = 0;   // vectors at the row's end that stay in shared memory
   bool operator==(const RowPlan&) const = default;
 };
 
-constexpr int power_of_two_above(int64_t n) {
-  int p = 1;
-  while (p < n) p *= 2;
-  return p;
+constexpr int log2_above(int64_t n) {
+  int log2 = 0;
+  while ((int64_t{1} << log2) < n) ++log2;
+  return log2;
 }
 
 // Forward: one row per unit, read once. `vectors` counts the row in 16-byte vectors of x.
@@ -32,12 +32,14 @@ constexpr RowPlan plan_row_forward(int64_t vectors, bool has_residual) {
   if (vectors <= 64) {
     plan.unit = RowUnit::lanes;
     // 16 vectors (128 bf16, a head): one each on 16 lanes beat two each on 8 by 1.5 %.
-    plan.lanes = vectors > 8 && vectors <= 16 ? 16 : power_of_two_above((vectors + 1) / 2);
+    plan.vectors = vectors > 8 && vectors <= 16 ? 1 : 2;
+    plan.lanes_log2 = log2_above((vectors + plan.vectors - 1) / plan.vectors);
     return plan;
   }
   plan.unit = RowUnit::block;
   if (vectors <= 1024) {
     plan.threads = vectors <= 256 ? 128 : vectors <= 512 ? 256 : 512;
+    plan.vectors = vectors <= 128 ? 1 : 2;
     return plan;
   }
   plan.threads = 512;
@@ -55,7 +57,7 @@ constexpr RowPlan plan_row_forward(int64_t vectors, bool has_residual) {
 struct BackwardPlan {
   RowUnit unit = RowUnit::streamed;
   int threads = 128;
-  int lanes = 32;
+  int lanes_log2 = 5;
   int vectors = 2;        // chunks per thread
   int rows_per_stage = 1;
   int stages = 0;         // of the shared-memory ring, unit block
@@ -80,8 +82,8 @@ constexpr BackwardPlan plan_row_backward(int64_t rows, int64_t chunks, int64_t s
     plan.unit = RowUnit::lanes;
     plan.threads = 256;
     plan.vectors = chunks <= 64 ? 2 : 4;
-    plan.lanes = power_of_two_above((chunks + plan.vectors - 1) / plan.vectors);
-    plan.parts = parts_for(rows, plan.threads / plan.lanes, plan.vectors == 2 ? kResident : kResident / 2);
+    plan.lanes_log2 = log2_above((chunks + plan.vectors - 1) / plan.vectors);
+    plan.parts = parts_for(rows, plan.threads >> plan.lanes_log2, plan.vectors == 2 ? kResident : kResident / 2);
     return plan;
   }
   if (!bulk || chunks > 2048) {
@@ -90,17 +92,17 @@ constexpr BackwardPlan plan_row_backward(int64_t rows, int64_t chunks, int64_t s
     return plan;
   }
   plan.unit = RowUnit::block;
-  plan.threads = chunks <= 256 ? 128 : chunks <= 1024 ? 256 : 512;
-  plan.vectors = chunks <= 512 ? 2 : 4;
+  plan.threads = chunks <= 256 ? 128 : chunks <= 512 ? 256 : chunks <= 1024 ? 512 : 1024;
   // Bulk copies under 8 KB are limited by how fast they can be issued: fetch rows in pairs.
   plan.rows_per_stage = chunks <= 256 ? 2 : 1;
+  // Blocks on a multiprocessor at once: what 16 warps of 128 registers allow.
+  int64_t blocks = plan.threads >= 512 ? 1 : 512 / plan.threads;
   const int64_t stage = stage_bytes * plan.rows_per_stage;
-  const int64_t half = kSharedPerMultiprocessor / 2 - 2048;
-  const bool two_blocks = plan.threads <= 256 && 2 * stage <= half;
-  const int64_t room = (two_blocks ? half : kSharedPerMultiprocessor - 2048) / stage;
+  while (blocks > 1 && (kSharedPerMultiprocessor / blocks - 2048) / stage < 2) blocks /= 2;
+  const int64_t room = (kSharedPerMultiprocessor / blocks - 2048) / stage;
   if (room < 2) return {.threads = 256, .parts = parts_for(rows, 1, kResident)};
-  plan.stages = static_cast<int>(room < 4 ? room : plan.rows_per_stage == 2 && room >= 6 ? 6 : 4);
-  plan.parts = parts_for(rows, plan.rows_per_stage, two_blocks ? kResident : kResident / 2);
+  plan.stages = static_cast<int>(room < 6 ? room : 6);
+  plan.parts = parts_for(rows, plan.rows_per_stage, blocks * kResident / 2);
   return plan;
 }
 

@@ -23,7 +23,8 @@ inline constexpr const char* kConvActivationNames[] = {"none", "silu"};
 // Used by Mamba, GDN, KDA, GLA (Gu & Dao 2023, arXiv 2312.00752). B rows, T tokens, D channels, W taps, N
 // sequences, S >= W - 1 state slots. All activation tensors have free strides, inner stride included (slow path).
 //
-// cu_seqlens of any content stays in bounds: entries are clamped into [previous, T]. Deterministic, no workspace.
+// cu_seqlens of any content stays in bounds: entries are clamped into [previous, T]. Tokens before the first entry or
+// at or past the last belong to no sequence: their y and all their gradients are 0. Deterministic, no workspace.
 // Errors: as validation; invalid_argument for W < 1; shape_mismatch for S < W - 1, or cu_seqlens with B != 1;
 // unsupported_combination for mask with cu_seqlens.
 struct CausalConv1dForward {

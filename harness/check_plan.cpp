@@ -1,0 +1,61 @@
+#include "harness/check_plan.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+namespace fla::harness {
+
+Case reference_case(const Case& c) {
+  std::map<std::string, std::string> values;
+  for (const auto& [key, value] : c.values)
+    if (key.find('.') == std::string::npos) values[key] = value;
+  Case plain = make_case(*c.direction, values, c.text());
+  plain.name = c.name;
+  plain.tier = c.tier;
+  return plain;
+}
+
+Result blank_result(const Case& c, const std::string& backend, int repeat) {
+  Result r;
+  r.key = c.key();
+  r.case_text = c.text();
+  r.op = c.direction->op;
+  r.direction = c.direction->name;
+  r.tier = c.tier;
+  r.name = c.name;
+  r.params = c.values;
+  r.backend = backend;
+  r.repro = "fla-check " + r.case_text + " --backend " + backend;
+  if (repeat > 1) r.repro += " --repeat " + std::to_string(repeat);
+  return r;
+}
+
+std::vector<Job> plan_jobs(const std::vector<Case>& cases, const PlanOptions& options) {
+  std::vector<Job> jobs;
+  if (!options.kernel_backend.empty())
+    for (const Case& c : cases)
+      jobs.push_back({"check " + c.text(), blank_result(c, options.kernel_backend, options.repeat), true});
+  if (!options.references) return jobs;
+  std::set<std::string> seen;
+  for (const Case& c : cases) {
+    const Case plain = reference_case(c);
+    const std::string text = plain.text();
+    if (seen.insert(text).second)
+      jobs.push_back({"prove " + text, blank_result(plain, "reference", 1), false});
+  }
+  return jobs;
+}
+
+int exit_code_of(const std::vector<Result>& results, bool interrupted, const Demand& demand) {
+  if (interrupted) return kInterrupted;
+  const auto executed = std::count_if(results.begin(), results.end(), [](const Result& r) {
+    return is_failure(r.status) || r.status == CaseStatus::passed;
+  });
+  if (std::any_of(results.begin(), results.end(), [](const Result& r) { return is_failure(r.status); }))
+    return kFailed;
+  const int least = std::max(demand.min_cases, demand.allow_empty ? 0 : 1);
+  return executed < least ? kNothingRan : kPassed;
+}
+
+}  // namespace fla::harness

@@ -1,0 +1,292 @@
+// What every kernel of the causal convolutions shares: the extended signal X(t), the sequences it is cut into, and the
+// order in which a sum is formed. Forward, update and the recomputation in backward all go through fir() below, or
+// through fir_at(), which performs the same operations one element at a time: that is why prefill, chunked prefill and
+// decode give the same bits.
+#pragma once
+
+#include "common/gpu.h"
+#include "common/math.cuh"
+#include "common/vector.cuh"
+
+namespace fla::detail {
+
+// [B, T, D] with free strides.
+struct TokenOperand {
+  AnyFloat data;
+  int64_t stride_b = 0, stride_t = 0, stride_d = 0;
+
+  FLA_HOST_DEVICE explicit operator bool() const { return static_cast<bool>(data); }
+  FLA_DEVICE int64_t offset(int64_t b, int64_t t, int64_t d) const {
+    return b * stride_b + t * stride_t + d * stride_d;
+  }
+  FLA_DEVICE float read(int64_t b, int64_t t, int64_t d) const { return load_float(data, offset(b, t, d)); }
+  FLA_DEVICE void write(int64_t b, int64_t t, int64_t d, float value) const {
+    store_float(data, offset(b, t, d), value);
+  }
+  template <class T>
+  FLA_DEVICE T* address(int64_t b, int64_t t, int64_t d) const {
+    return static_cast<T*>(data.data) + offset(b, t, d);
+  }
+};
+
+// A tensor of rank 2 leaves the batch out.
+inline TokenOperand token_operand(const Tensor& t) {
+  if (t.rank < 2) return {};
+  return {any_float(t), t.rank > 2 ? t.stride[0] : 0, t.stride[t.rank - 2], t.stride[t.rank - 1]};
+}
+
+// [N, D, S] with free strides.
+struct StateOperand {
+  AnyFloat data;
+  int64_t stride_n = 0, stride_d = 0, stride_s = 0;
+
+  FLA_HOST_DEVICE explicit operator bool() const { return static_cast<bool>(data); }
+  FLA_DEVICE int64_t offset(int64_t n, int64_t d, int64_t slot) const {
+    return n * stride_n + d * stride_d + slot * stride_s;
+  }
+  FLA_DEVICE float read(int64_t n, int64_t d, int64_t slot) const { return load_float(data, offset(n, d, slot)); }
+  FLA_DEVICE void write(int64_t n, int64_t d, int64_t slot, float value) const {
+    store_float(data, offset(n, d, slot), value);
+  }
+  // The slot of V neighbouring channels; one branch on the dtype for all.
+  template <int V>
+  FLA_DEVICE void read(int64_t n, int64_t d, int64_t slot, float (&out)[V]) const {
+    const int64_t first = offset(n, d, slot);
+    if (data.dtype == DType::bf16) gather(static_cast<const bf16*>(data.data) + first, out);
+    else if (data.dtype == DType::f32) gather(static_cast<const float*>(data.data) + first, out);
+    else gather(static_cast<const f16*>(data.data) + first, out);
+  }
+
+ private:
+  template <class T, int V>
+  FLA_DEVICE void gather(const T* p, float (&out)[V]) const {
+    FLA_UNROLL
+    for (int e = 0; e < V; ++e) out[e] = load_float(p + e * stride_d);
+  }
+};
+
+inline StateOperand state_operand(const Tensor& t) {
+  if (t.rank < 2) return {};
+  return {any_float(t), t.rank > 2 ? t.stride[0] : 0, t.stride[t.rank - 2], t.stride[t.rank - 1]};
+}
+
+// [B, T] of floats or integers; the factor of x.
+struct MaskOperand {
+  const void* data = nullptr;
+  DType dtype = DType::f32;
+  int64_t stride_b = 0, stride_t = 0;
+
+  FLA_HOST_DEVICE explicit operator bool() const { return data != nullptr; }
+  FLA_DEVICE float read(int64_t b, int64_t t) const {
+    const int64_t index = b * stride_b + t * stride_t;
+    if (dtype == DType::i32) return static_cast<float>(load_index({data, dtype}, index));
+    if (dtype != DType::u8) return load_float(AnyFloat{const_cast<void*>(data), dtype}, index);
+    const auto* bytes = static_cast<const uint8_t*>(data) + index;
+#if !defined(FLA_GPU)
+    emulator::on_load(bytes, 1);
+#endif
+    return static_cast<float>(*bytes);
+  }
+};
+
+inline MaskOperand mask_operand(const Tensor& t) {
+  if (t.rank < 1) return {};
+  return {t.data, t.dtype, t.rank > 1 ? t.stride[0] : 0, t.stride[t.rank - 1]};
+}
+
+// weight [D, W], bias [D].
+struct FilterOperand {
+  AnyFloat weight, bias;
+  int64_t stride_d = 0, bias_stride = 0;
+  int64_t taps = 0;
+
+  FLA_DEVICE float tap(int64_t d, int64_t k) const { return load_float(weight, d * stride_d + k); }
+  FLA_DEVICE float bias_at(int64_t d) const { return bias ? load_float(bias, d * bias_stride) : 0.0f; }
+};
+
+inline FilterOperand filter_operand(const Tensor& weight, const Tensor& bias) {
+  return {any_float(weight), any_float(bias), weight.stride[0], bias ? bias.stride[0] : 0, weight.size[1]};
+}
+
+// Tokens [begin, end) of a row. index == count: past the last sequence, an empty one at the row's end.
+struct Sequence {
+  int64_t index = 0, begin = 0, end = 0;
+};
+
+// The rows themselves, or pieces of the only row. Offsets are data: each is clamped as it is used, so that no content,
+// sorted or not, leads outside the row or keeps a search from ending.
+struct SequenceMap {
+  AnyIndex offsets;
+  int64_t stride = 0, count = 0, tokens = 0;
+
+  FLA_DEVICE int64_t clamped(int64_t n, int64_t low) const {
+    const int64_t value = load_index(offsets, n * stride);
+    return value < low ? low : value > tokens ? tokens : value;
+  }
+  FLA_DEVICE Sequence at(int64_t n) const {
+    if (!offsets) return {n, 0, tokens};
+    const int64_t begin = clamped(n, 0);
+    return {n, begin, clamped(n + 1, begin)};
+  }
+  // The first sequence from number `from` on that ends after token t of row b. It contains t unless it begins later.
+  FLA_DEVICE Sequence covering(int64_t b, int64_t t, int64_t from = 0) const {
+    if (!offsets) return at(b);
+    int64_t low = from, high = count;
+    while (low < high) {
+      const int64_t middle = low + (high - low) / 2;
+      if (load_index(offsets, (middle + 1) * stride) > t) high = middle;
+      else low = middle + 1;
+    }
+    return low < count ? at(low) : Sequence{count, tokens, tokens};
+  }
+  FLA_DEVICE int64_t row_of(int64_t n) const { return offsets ? 0 : n; }
+};
+
+inline SequenceMap sequence_map(const Tensor& cu_seqlens, int64_t rows, int64_t tokens) {
+  if (!cu_seqlens) return {{}, 0, rows, tokens};
+  return {any_index(cu_seqlens), cu_seqlens.stride[0], cu_seqlens.size[0] - 1, tokens};
+}
+
+// X(t) of a sequence: mask x inside it, the initial state in the S tokens before it, zero before that.
+struct Signal {
+  TokenOperand x;
+  MaskOperand mask;
+  StateOperand initial;
+  SequenceMap sequences;
+  int64_t slots = 0;
+
+  // Token t of row b, counted from the row's start as the sequence's bounds are; below the end.
+  FLA_DEVICE float at(const Sequence& sequence, int64_t b, int64_t t, int64_t d) const {
+    if (t >= sequence.begin) {
+      const float value = x.read(b, t, d);
+      return mask ? value * mask.read(b, t) : value;
+    }
+    const int64_t slot = slots + t - sequence.begin;
+    return initial && slot >= 0 ? initial.read(sequence.index, d, slot) : 0.0f;
+  }
+};
+
+// Bias first, then the taps in ascending order.
+FLA_DEVICE float fir_at(const Signal& signal, const FilterOperand& filter, const Sequence& sequence, int64_t b,
+                        int64_t t, int64_t d) {
+  float z = filter.bias_at(d);
+  for (int64_t k = 0; k < filter.taps; ++k)
+    z = fmaf(filter.tap(d, k), signal.at(sequence, b, t - (filter.taps - 1) + k, d), z);
+  return z;
+}
+
+// What "no residual" adds: x + -0 is x, for both zeros.
+inline constexpr float kNoResidual = -0.0f;
+
+// The product and the sum are one operation in every kernel; left to the compiler it would be so in some.
+FLA_DEVICE float activate(float z, bool silu, float residual) {
+  return silu ? fmaf(z, math::sigmoid(z).plus, residual) : z + residual;
+}
+
+FLA_DEVICE float activation_slope(float z, bool silu) {
+  if (!silu) return 1.0f;
+  const math::Sigmoid s = math::sigmoid(z);
+  return s.plus * fmaf(z, s.minus, 1.0f);
+}
+
+// N contiguous elements in the widest pieces that divide them, up to 16 bytes; the first on a 16-byte boundary.
+template <int N, class T>
+FLA_DEVICE void load_flat(const T* p, float (&out)[N]) {
+  constexpr int kWidest = 16 / sizeof(T);
+  constexpr int kPiece = N % kWidest == 0 ? kWidest : N % (kWidest / 2) == 0 ? kWidest / 2 : 1;
+  Vector<T, kPiece> pieces[N / kPiece];
+  FLA_UNROLL
+  for (int i = 0; i < N / kPiece; ++i) pieces[i] = load<T, kPiece>(p + i * kPiece);
+  FLA_UNROLL
+  for (int i = 0; i < N / kPiece; ++i) {
+    float values[kPiece];
+    unpack(pieces[i], values);
+    FLA_UNROLL
+    for (int j = 0; j < kPiece; ++j) out[i * kPiece + j] = values[j];
+  }
+}
+
+template <int N>
+FLA_DEVICE void load_flat(const AnyFloat& p, int64_t index, float (&out)[N]) {
+  if (p.dtype == DType::bf16) load_flat(static_cast<const bf16*>(p.data) + index, out);
+  else if (p.dtype == DType::f32) load_flat(static_cast<const float*>(p.data) + index, out);
+  else load_flat(static_cast<const f16*>(p.data) + index, out);
+}
+
+// The filters of V neighbouring channels.
+template <int W, int V>
+struct Filter {
+  float tap[W][V], bias[V];
+};
+
+template <int W, int V>
+FLA_DEVICE void load_filter(const FilterOperand& from, int64_t d, Filter<W, V>& filter) {
+  float taps[W * V];
+  load_flat(from.weight, d * W, taps);
+  FLA_UNROLL
+  for (int e = 0; e < V; ++e) {
+    filter.bias[e] = 0.0f;
+    FLA_UNROLL
+    for (int k = 0; k < W; ++k) filter.tap[k][e] = taps[e * W + k];
+  }
+  if (from.bias) load_floats(from.bias, d, filter.bias);
+}
+
+// The W - 1 tokens before the present one, oldest first.
+template <int W, int V>
+struct Past {
+  float token[W - 1][V];
+
+  FLA_DEVICE void push(const float (&now)[V]) {
+    FLA_UNROLL
+    for (int e = 0; e < V; ++e) {
+      FLA_UNROLL
+      for (int k = 0; k + 2 < W; ++k) token[k][e] = token[k + 1][e];
+      token[W - 2][e] = now[e];
+    }
+  }
+};
+
+template <int W, int V>
+FLA_DEVICE void fir(const Filter<W, V>& filter, const Past<W, V>& past, const float (&now)[V], float (&z)[V]) {
+  FLA_UNROLL
+  for (int e = 0; e < V; ++e) {
+    float sum = filter.bias[e];
+    FLA_UNROLL
+    for (int k = 0; k + 1 < W; ++k) sum = fmaf(filter.tap[k][e], past.token[k][e], sum);
+    z[e] = fmaf(filter.tap[W - 1][e], now[e], sum);
+  }
+}
+
+template <int V>
+FLA_DEVICE void scale(float (&values)[V], float factor) {
+  FLA_UNROLL
+  for (int e = 0; e < V; ++e) values[e] *= factor;
+}
+
+// X at token t of V channels, t inside its row's sequence.
+template <class T, int V>
+FLA_DEVICE void masked_token(const Signal& signal, const Vector<T, V>& stored, int64_t b, int64_t t, float (&now)[V]) {
+  unpack(stored, now);
+  if (signal.mask) scale(now, signal.mask.read(b, t));
+}
+
+// The window before token t of a sequence that contains it. No slot is missing, since S >= W - 1.
+template <class T, int W, int V>
+FLA_DEVICE void load_past(const Signal& signal, const Sequence& sequence, int64_t b, int64_t t, int64_t d,
+                          Past<W, V>& past) {
+  FLA_UNROLL
+  for (int k = 0; k + 1 < W; ++k) {
+    const int64_t before = t - (W - 1) + k;
+    if (before >= sequence.begin) {
+      masked_token<T>(signal, load<T, V>(signal.x.address<T>(b, before, d)), b, before, past.token[k]);
+    } else if (signal.initial) {
+      signal.initial.read(sequence.index, d, signal.slots + before - sequence.begin, past.token[k]);
+    } else {
+      FLA_UNROLL
+      for (int e = 0; e < V; ++e) past.token[k][e] = 0.0f;
+    }
+  }
+}
+
+}  // namespace fla::detail

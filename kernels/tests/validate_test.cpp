@@ -1,0 +1,160 @@
+#include "fla/validate.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "fla/activation.h"
+#include "fla/conv.h"
+#include "fla/loss.h"
+#include "fla/norm.h"
+
+namespace fla {
+namespace {
+
+alignas(256) char memory[1 << 20];
+void* at(int64_t offset) { return memory + offset; }
+
+RmsNormForward valid_norm() {
+  RmsNormForward a;
+  a.x = dense(at(0), DType::bf16, {4, 64});
+  a.weight = dense(at(4096), DType::f32, {64});
+  a.y = dense(at(8192), DType::bf16, {4, 64});
+  a.rstd = dense(at(16384), DType::f32, {4});
+  return a;
+}
+
+template <class A>
+void expect_refused(const A& args, StatusCode code, const char* naming) {
+  const Status s = validate(args);
+  EXPECT_EQ(s.code, code) << name_of(s.code) << ": " << s.text;
+  EXPECT_TRUE(std::strstr(s.text, naming)) << s.text;
+}
+
+TEST(Validate, AcceptsAValidCall) { EXPECT_TRUE(validate(valid_norm()).ok()) << validate(valid_norm()).text; }
+
+TEST(Validate, NamesWhatIsWrong) {
+  auto a = valid_norm();
+  a.x = {};
+  expect_refused(a, StatusCode::null_pointer, "x");
+  a = valid_norm();
+  a.x.data = nullptr;
+  expect_refused(a, StatusCode::null_pointer, "x");
+  a = valid_norm();
+  a.weight.size[0] = 63;
+  expect_refused(a, StatusCode::shape_mismatch, "weight: size 63 in dimension N, expected 64");
+  a = valid_norm();
+  a.y.size[0] = -1;
+  expect_refused(a, StatusCode::shape_mismatch, "y: negative size");
+  a = valid_norm();
+  a.y.dtype = DType::f32;
+  expect_refused(a, StatusCode::unsupported_dtype, "y: dtype f32, expected bf16");
+  a = valid_norm();
+  a.x.dtype = DType::i32;
+  expect_refused(a, StatusCode::unsupported_dtype, "x");
+  a = valid_norm();
+  a.x.dtype = static_cast<DType>(77);
+  expect_refused(a, StatusCode::unsupported_dtype, "x");
+  a = valid_norm();
+  a.weight.data = at(4097);
+  expect_refused(a, StatusCode::misaligned, "weight");
+  a = valid_norm();
+  a.eps = -1;
+  expect_refused(a, StatusCode::invalid_argument, "eps");
+  a.eps = NAN;
+  expect_refused(a, StatusCode::invalid_argument, "eps");
+  a = valid_norm();
+  a.x.stride[1] = 2;
+  expect_refused(a, StatusCode::bad_stride, "x: inner stride 2");
+  a = valid_norm();
+  a.y.stride[0] = 63;
+  expect_refused(a, StatusCode::bad_stride, "y");
+  a = valid_norm();
+  a.x.rank = 1;
+  expect_refused(a, StatusCode::shape_mismatch, "x: rank 1");
+}
+
+TEST(Validate, ProductsThatOverflowAreRefused) {
+  auto a = valid_norm();
+  a.x.size[0] = int64_t{1} << 62;
+  expect_refused(a, StatusCode::overflow, "x");
+  a = valid_norm();
+  a.x.stride[0] = int64_t{1} << 62;
+  expect_refused(a, StatusCode::overflow, "x");
+}
+
+TEST(Validate, OnlyTheNamedAliasIsAllowed) {
+  auto a = valid_norm();
+  a.y.data = a.x.data;
+  EXPECT_TRUE(validate(a).ok());
+  a.y.data = at(2);  // one element further: an overlap, not an alias
+  expect_refused(a, StatusCode::aliasing, "y: overlaps x");
+  a = valid_norm();
+  a.rstd.data = at(4096);
+  expect_refused(a, StatusCode::aliasing, "rstd: overlaps weight");
+}
+
+TEST(Validate, HalvesOfAPackedBufferAreNoOverlap) {
+  SwigluBackward a;
+  a.x = dense(at(0), DType::bf16, {8, 32});
+  a.x.stride[0] = 64;
+  a.y = a.x;
+  a.y.data = at(64);
+  a.dz = dense(at(4096), DType::bf16, {8, 32});
+  a.dx = a.x;
+  a.dx.data = at(8192);
+  a.dy = a.dx;
+  a.dy.data = at(8192 + 64);
+  EXPECT_TRUE(validate(a).ok()) << validate(a).text;
+  a.dy.data = at(8192 + 62);
+  expect_refused(a, StatusCode::aliasing, "dy");
+}
+
+TEST(Validate, BroadcastInputsAreLegalOutputsAreNot) {
+  auto a = valid_norm();
+  a.x.stride[0] = 0;
+  EXPECT_TRUE(validate(a).ok());
+  a.y.stride[0] = 0;
+  expect_refused(a, StatusCode::bad_stride, "y");
+}
+
+TEST(Validate, EmptyTensorsNeedNoMemory) {
+  auto a = valid_norm();
+  a.x = dense(nullptr, DType::bf16, {0, 64});
+  a.y = dense(nullptr, DType::bf16, {0, 64});
+  a.rstd = dense(nullptr, DType::f32, {0});
+  EXPECT_TRUE(validate(a).ok()) << validate(a).text;
+}
+
+TEST(Validate, OptionsAndConflicts) {
+  CausalConv1dForward conv;
+  conv.x = dense(at(0), DType::f32, {2, 8, 4});
+  conv.weight = dense(at(1024), DType::f32, {4, 4});
+  conv.y = dense(at(2048), DType::f32, {2, 8, 4});
+  EXPECT_TRUE(validate(conv).ok()) << validate(conv).text;
+  conv.activation = static_cast<ConvActivation>(9);
+  expect_refused(conv, StatusCode::invalid_argument, "activation");
+  conv.activation = ConvActivation::silu;
+  conv.cu_seqlens = dense(at(4096), DType::i32, {3});
+  expect_refused(conv, StatusCode::shape_mismatch, "cu_seqlens");  // packed sequences come in one row
+
+  CrossEntropyForward loss;
+  loss.logits = dense(at(0), DType::f32, {4, 10});
+  loss.labels = dense(at(1024), DType::i64, {4});
+  loss.loss = dense(at(2048), DType::f32, {1});
+  EXPECT_TRUE(validate(loss).ok()) << validate(loss).text;
+  loss.softcap = 0;
+  expect_refused(loss, StatusCode::invalid_argument, "softcap");
+  loss.softcap = -INFINITY;
+  expect_refused(loss, StatusCode::invalid_argument, "softcap");
+  loss.softcap = 30;
+  loss.label_smoothing = 1.5f;
+  expect_refused(loss, StatusCode::invalid_argument, "label_smoothing");
+  loss.label_smoothing = 0;
+  loss.total_classes = 5;
+  expect_refused(loss, StatusCode::invalid_argument, "class_start");
+}
+
+}  // namespace
+}  // namespace fla

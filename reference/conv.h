@@ -1,0 +1,265 @@
+// Short causal convolutions.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "fla/conv.h"
+#include "reference/view.h"
+
+namespace fla::reference {
+
+// Sequence n occupies tokens [begin, begin + length) of batch row `row`.
+struct Sequence {
+  int64_t row = 0, begin = 0, length = 0;
+};
+
+// The rows, or the packed pieces of the only row. Hostile offsets are clamped into [previous, T], so that
+// pieces are ordered and inside; tokens before the first offset and past the last belong to no sequence.
+inline std::vector<Sequence> sequences_of(const Tensor& cu_seqlens, int64_t B, int64_t T) {
+  std::vector<Sequence> pieces;
+  if (!cu_seqlens) {
+    for (int64_t b = 0; b < B; ++b) pieces.push_back({b, 0, T});
+    return pieces;
+  }
+  const View<int64_t> offset(cu_seqlens);
+  int64_t previous = std::clamp<int64_t>(offset(0), 0, T);
+  for (int64_t n = 0; n + 1 < offset.size(0); ++n) {
+    const int64_t next = std::clamp<int64_t>(offset(n + 1), previous, T);
+    pieces.push_back({0, previous, next - previous});
+    previous = next;
+  }
+  return pieces;
+}
+
+// X(t) of one sequence and channel: what the taps see.
+template <class S>
+class ConvSignal {
+ public:
+  ConvSignal(const Tensor& x, const Tensor& initial_state, const Tensor& mask, int64_t state_slots)
+      : x_(x, 3, 0), initial_state_(initial_state, 3, 0), mask_(mask, 2, 0), slots_(state_slots) {}
+
+  S operator()(int64_t n, const Sequence& s, int64_t d, int64_t t) const {
+    if (t < 0) return initial_state_ && slots_ + t >= 0 ? initial_state_(n, d, slots_ + t) : S(0.0);
+    const S value = x_(s.row, s.begin + t, d);
+    return mask_ ? mask_(s.row, s.begin + t) * value : value;
+  }
+
+ private:
+  View<S> x_, initial_state_;
+  NumberView<S> mask_;
+  int64_t slots_;
+};
+
+// Slots of whichever state the call has; the others have as many.
+inline int64_t state_slots(const Tensor& one, const Tensor& another) {
+  const Tensor& t = one ? one : another;
+  return t ? t.size[t.rank - 1] : 0;
+}
+
+template <class S>
+S conv_activation(ConvActivation activation, const S& z) {
+  return activation == ConvActivation::silu ? z * sigmoid_(z).plus : z;
+}
+template <class S>
+S conv_activation_slope(ConvActivation activation, const S& z) {
+  if (activation == ConvActivation::none) return S(1.0);
+  const Sigmoid<S> s = sigmoid_(z);
+  return s.plus * (S(1.0) + z * s.minus);
+}
+
+// bias + sum of taps in ascending order, by one accumulator: the order is promised.
+template <class S, class Tap>
+S conv_sum(const View<S>& weight, const View<S>& bias, int64_t d, Tap tap) {
+  const int64_t W = weight.size(1);
+  return sum<S>(
+      W + 1,
+      [&](int64_t i) {
+        if (i > 0) return weight(d, i - 1) * tap(i - 1);
+        return bias ? bias(d) : S(0.0);
+      },
+      kOneLane);
+}
+
+template <class S>
+void write_final_state(const View<S>& out, const ConvSignal<S>& X, const std::vector<Sequence>& sequences) {
+  if (!out) return;
+  const int64_t slots = out.size(2);
+  for (size_t n = 0; n < sequences.size(); ++n) {
+    const auto index = static_cast<int64_t>(n);
+    std::vector<S> state(static_cast<size_t>(slots));
+    for (int64_t d = 0; d < out.size(1); ++d) {
+      // Read before write: the final state may lie where the initial one was.
+      for (int64_t c = 0; c < slots; ++c)
+        state[static_cast<size_t>(c)] = X(index, sequences[n], d, sequences[n].length - slots + c);
+      for (int64_t c = 0; c < slots; ++c) out(index, d, c) = state[static_cast<size_t>(c)];
+    }
+  }
+}
+
+template <class S>
+void evaluate(const CausalConv1dForward& a) {
+  const View<S> x(a.x, 3, 0), weight(a.weight), bias(a.bias), residual(a.residual, 3, 0), y(a.y, 3, 0);
+  const int64_t B = x.size(0), T = x.size(1), D = x.size(2), W = weight.size(1);
+  const ConvSignal<S> X(a.x, a.initial_state, a.mask, state_slots(a.initial_state, a.final_state));
+  const std::vector<Sequence> sequences = sequences_of(a.cu_seqlens, B, T);
+  for (int64_t b = 0; b < B; ++b)
+    for (int64_t t = 0; t < T; ++t)
+      for (int64_t d = 0; d < D; ++d) y(b, t, d) = S(0.0);
+  for (size_t n = 0; n < sequences.size(); ++n) {
+    const Sequence& s = sequences[n];
+    for (int64_t t = 0; t < s.length; ++t) {
+      for (int64_t d = 0; d < D; ++d) {
+        const S z = conv_sum(weight, bias, d,
+                             [&](int64_t k) { return X(static_cast<int64_t>(n), s, d, t - (W - 1) + k); });
+        S out = conv_activation(a.activation, z);
+        if (residual) out = out + residual(s.row, s.begin + t, d);
+        y(s.row, s.begin + t, d) = out;
+      }
+    }
+  }
+  write_final_state(View<S>(a.final_state, 3, 0), X, sequences);
+}
+
+// The backward of one channel: g of every token first, then everything that is a sum over it.
+template <class S>
+class ConvChannelGradient {
+ public:
+  explicit ConvChannelGradient(const CausalConv1dBackward& a)
+      : activation_(a.activation),
+        weight_(a.weight),
+        bias_(a.bias),
+        dweight_(a.dweight),
+        dbias_(a.dbias),
+        dy_(a.dy, 3, 0),
+        dx_(a.dx, 3, 0),
+        dfinal_state_(a.dfinal_state, 3, 0),
+        dinitial_state_(a.dinitial_state, 3, 0),
+        mask_(a.mask, 2, 0),
+        slots_(state_slots(a.initial_state, a.dfinal_state)),
+        X_(a.x, a.initial_state, a.mask, slots_),
+        sequences_(sequences_of(a.cu_seqlens, dy_.size(0), dy_.size(1))) {
+    for (size_t n = 0; n < sequences_.size(); ++n)
+      for (int64_t t = 0; t < sequences_[n].length; ++t) tokens_.push_back({static_cast<int64_t>(n), t});
+    g_.resize(tokens_.size());
+  }
+
+  void evaluate(int64_t d) {
+    for (size_t i = 0; i < tokens_.size(); ++i) g_[i] = upstream(tokens_[i], d);
+    const auto total = static_cast<int64_t>(tokens_.size());
+    auto g = [&](int64_t i) { return g_[static_cast<size_t>(i)]; };
+    if (dbias_) dbias_(d) = sum<S>(total, g);
+    for (int64_t k = 0; dweight_ && k < taps(); ++k)
+      dweight_(d, k) =
+          sum<S>(total, [&](int64_t i) { return g(i) * tap(tokens_[static_cast<size_t>(i)], d, k); });
+    size_t first = 0;
+    for (size_t n = 0; n < sequences_.size(); ++n) {
+      write_dx(static_cast<int64_t>(n), d, &g_[first]);
+      write_dinitial_state(static_cast<int64_t>(n), d, &g_[first]);
+      first += static_cast<size_t>(sequences_[n].length);
+    }
+  }
+
+  const std::vector<Sequence>& sequences() const { return sequences_; }
+
+ private:
+  struct Token {
+    int64_t sequence, t;
+  };
+
+  int64_t taps() const { return weight_.size(1); }
+  const Sequence& at(int64_t n) const { return sequences_[static_cast<size_t>(n)]; }
+  S tap(const Token& token, int64_t d, int64_t k) const {
+    return X_(token.sequence, at(token.sequence), d, token.t - (taps() - 1) + k);
+  }
+  S upstream(const Token& token, int64_t d) const {
+    const Sequence& s = at(token.sequence);
+    const S dy = dy_(s.row, s.begin + token.t, d);
+    if (activation_ == ConvActivation::none) return dy;
+    return dy * conv_activation_slope(
+                    activation_, conv_sum(weight_, bias_, d, [&](int64_t k) { return tap(token, d, k); }));
+  }
+
+  // Token t is tap W-1-j of token t + j, and slot t + S - L of the final state.
+  void write_dx(int64_t n, int64_t d, const S* g) const {
+    if (!dx_) return;
+    const Sequence& s = at(n);
+    for (int64_t t = 0; t < s.length; ++t) {
+      const int64_t reach = std::min(taps(), s.length - t), slot = t + slots_ - s.length;
+      S total = sum<S>(
+          reach, [&](int64_t j) { return weight_(d, taps() - 1 - j) * g[t + j]; }, kOneLane);
+      if (dfinal_state_ && slot >= 0) total = total + dfinal_state_(n, d, slot);
+      dx_(s.row, s.begin + t, d) = mask_ ? mask_(s.row, s.begin + t) * total : total;
+    }
+  }
+
+  // Slot c is tap W-1-(t+S-c) of token t, and slot c - L of the final state.
+  void write_dinitial_state(int64_t n, int64_t d, const S* g) const {
+    if (!dinitial_state_) return;
+    const int64_t length = at(n).length;
+    for (int64_t c = 0; c < slots_; ++c) {
+      const int64_t seen_by = std::clamp<int64_t>(taps() - slots_ + c, 0, length);
+      S total = sum<S>(
+          seen_by, [&](int64_t t) { return weight_(d, taps() - 1 - (t + slots_ - c)) * g[t]; }, kOneLane);
+      if (dfinal_state_ && c >= length) total = total + dfinal_state_(n, d, c - length);
+      dinitial_state_(n, d, c) = total;
+    }
+  }
+
+  ConvActivation activation_;
+  View<S> weight_, bias_, dweight_, dbias_, dy_, dx_, dfinal_state_, dinitial_state_;
+  NumberView<S> mask_;
+  int64_t slots_;
+  ConvSignal<S> X_;
+  std::vector<Sequence> sequences_;
+  std::vector<Token> tokens_;
+  std::vector<S> g_;
+};
+
+template <class S>
+void evaluate(const CausalConv1dBackward& a) {
+  ConvChannelGradient<S> channel(a);
+  const View<S> dy(a.dy, 3, 0), dx(a.dx, 3, 0), dresidual(a.dresidual, 3, 0);
+  const int64_t B = dy.size(0), T = dy.size(1), D = dy.size(2);
+  for (int64_t b = 0; b < B; ++b) {
+    for (int64_t t = 0; t < T; ++t) {
+      for (int64_t d = 0; d < D; ++d) {
+        // Of tokens in no sequence; the others are overwritten.
+        if (dx) dx(b, t, d) = S(0.0);
+        if (dresidual) dresidual(b, t, d) = S(0.0);
+      }
+    }
+  }
+  for (int64_t d = 0; d < D; ++d) channel.evaluate(d);
+  if (!dresidual) return;
+  for (const Sequence& s : channel.sequences())
+    for (int64_t t = s.begin; t < s.begin + s.length; ++t)
+      for (int64_t d = 0; d < D; ++d) dresidual(s.row, t, d) = dy(s.row, t, d);
+}
+
+template <class S>
+void evaluate(const CausalConv1dStates& a) {
+  const View<S> x(a.x, 3, 0), final_state(a.final_state, 3, 0);
+  const ConvSignal<S> X(a.x, a.initial_state, Tensor{}, state_slots(a.initial_state, a.final_state));
+  write_final_state(final_state, X, sequences_of(a.cu_seqlens, x.size(0), x.size(1)));
+}
+
+template <class S>
+void evaluate(const CausalConv1dUpdate& a) {
+  const View<S> x(a.x), weight(a.weight), bias(a.bias), residual(a.residual), state(a.conv_state), y(a.y);
+  const NumberView<S> mask(a.mask, 1, 1);
+  const int64_t W = weight.size(1), slots = state.size(2);
+  for (int64_t n = 0; n < x.size(0); ++n) {
+    for (int64_t d = 0; d < x.size(1); ++d) {
+      const S newest = mask ? mask(n) * x(n, d) : x(n, d);
+      // The state with the new token behind it; the taps are its last W entries.
+      auto extended = [&](int64_t c) { return c < slots ? state(n, d, c) : newest; };
+      const S z = conv_sum(weight, bias, d, [&](int64_t k) { return extended(slots - (W - 1) + k); });
+      const S out = conv_activation(a.activation, z);
+      y(n, d) = residual ? out + residual(n, d) : out;
+      for (int64_t c = 0; c < slots; ++c) state(n, d, c) = extended(c + 1);
+    }
+  }
+}
+
+}  // namespace fla::reference

@@ -1,0 +1,211 @@
+// Bound: a value and how far from it a good fp32 evaluation of the same expression may lie, to first order.
+//
+// Reading a stored number is exact (e = 0). An operation on exact operands whose result fp32 can hold is
+// exact too, so fillings of small integers are judged with tolerance zero. Every other operation adds its
+// rounding.
+//
+// e is meaningful where v is finite; where v is infinite or NaN it is 0 and acceptance is by class.
+// Magnitudes beyond the fp32 range become infinite as in a kernel, unless the bound reaches back into the
+// range: then both are acceptable and the value stays. A bound that nothing limits (a divisor that may be
+// zero) is kUnbounded, not infinite, so that no 0 * inf can turn it into NaN.
+#pragma once
+
+#include <algorithm>
+
+#include "reference/scalar/function_error.h"
+#include "reference/scalar/real.h"
+
+namespace fla::reference {
+
+struct Bound {
+  double v = 0, e = 0;
+  // A comparison on the way was closer than the errors of its operands, so a kernel may have taken the other
+  // branch, which leads to `other`.
+  bool ambiguous = false;
+  double other = 0, other_e = 0;
+
+  constexpr Bound() = default;
+  constexpr Bound(double value) : v(value) {}
+  constexpr Bound(double value, double error) : v(value), e(error) {}
+};
+
+namespace bound {
+
+inline constexpr double kUnbounded = 1e300;
+
+inline Bound out_of_range(double v, double e) {
+  if (std::isnan(v)) return Bound(v);
+  if (!(e <= kUnbounded)) e = kUnbounded;
+  if (std::abs(v) - e > kLargest) return Bound(std::copysign(HUGE_VAL, v));
+  return Bound(v, e);
+}
+inline Bound settled(double v, double e) {
+  if (std::abs(v) + e <= kLargest) [[likely]]
+    return Bound(v, e);
+  return out_of_range(v, e);
+}
+
+inline bool in_fp32(double v) { return static_cast<double>(static_cast<float>(v)) == v; }
+inline bool exact(const Bound& a, const Bound& b, double v) { return a.e == 0 && b.e == 0 && in_fp32(v); }
+
+// What the other branch computes with.
+inline Bound alternative(const Bound& a) { return a.ambiguous ? Bound(a.other, a.other_e) : Bound(a.v, a.e); }
+inline Bound with_other(Bound r, const Bound& other) {
+  r.ambiguous = true;
+  r.other = other.v;
+  r.other_e = other.e;
+  return r;
+}
+
+// Two undecided operands are followed along their first and along their second branches; the mixed pairs are
+// not, as decisions that meet again are nearly always the same decision.
+template <class F>
+inline Bound apply(const Bound& a, const Bound& b, F f) {
+  const Bound r = f(a, b);
+  if (a.ambiguous | b.ambiguous) [[unlikely]]
+    return with_other(r, f(alternative(a), alternative(b)));
+  return r;
+}
+template <class F>
+inline Bound apply(const Bound& a, F f) {
+  const Bound r = f(a);
+  if (a.ambiguous) [[unlikely]]
+    return with_other(r, f(alternative(a)));
+  return r;
+}
+
+inline double ulps(double k, double v) { return 2 * k * kRounding * std::abs(v) + 2 * kUnderflow; }
+// At least exp(e) - 1, for e >= 0.
+inline double growth(double e) { return e < 1 ? e * (1 + e) : std::expm1(std::fmin(e, 700)); }
+
+}  // namespace bound
+
+inline Bound operator-(const Bound& a) {
+  Bound r = a;
+  r.v = -a.v;
+  r.other = -a.other;
+  return r;
+}
+inline Bound operator+(const Bound& a, const Bound& b) {
+  return bound::apply(a, b, [](const Bound& p, const Bound& q) {
+    const double v = p.v + q.v;  // cannot underflow inexactly
+    return bound::settled(v, p.e + q.e + (bound::exact(p, q, v) ? 0 : kRounding * std::abs(v)));
+  });
+}
+inline Bound operator-(const Bound& a, const Bound& b) { return a + -b; }
+inline Bound operator*(const Bound& a, const Bound& b) {
+  return bound::apply(a, b, [](const Bound& p, const Bound& q) {
+    const double v = p.v * q.v;
+    if (bound::exact(p, q, v)) return bound::settled(v, 0);
+    // An exact zero makes an exact zero; of an uncertain factor only its error is left then.
+    if ((p.v == 0 && p.e == 0) || (q.v == 0 && q.e == 0)) return bound::settled(v, 0);
+    const double e = std::abs(p.v) * q.e + std::abs(q.v) * p.e + p.e * q.e;
+    return bound::settled(v, e + kRounding * std::abs(v) + kUnderflow);
+  });
+}
+inline Bound operator/(const Bound& a, const Bound& b) {
+  return bound::apply(a, b, [](const Bound& p, const Bound& q) {
+    const double v = p.v / q.v;
+    int exponent = 0;
+    // By a power of two, a reciprocal is exact too.
+    if (bound::exact(p, q, v) && (v == 0 || std::abs(std::frexp(q.v, &exponent)) == 0.5))
+      return bound::settled(v, 0);
+    const double nearest = std::abs(q.v) - q.e;
+    const double e = nearest > 0 ? (p.e + std::abs(v) * q.e) / nearest : bound::kUnbounded;
+    return bound::settled(v, e + bound::ulps(kFunctionError.divide, v));
+  });
+}
+
+inline Bound& operator+=(Bound& a, const Bound& b) { return a = a + b; }
+
+inline Bound exp_(const Bound& a) {
+  return bound::apply(a, [](const Bound& p) {
+    const double v = std::exp(p.v);
+    return bound::settled(v, v * bound::growth(p.e) + bound::ulps(kFunctionError.exp, v));
+  });
+}
+inline Bound log_(const Bound& a) {
+  return bound::apply(a, [](const Bound& p) {
+    const double v = std::log(p.v), nearest = p.v - p.e;
+    return bound::settled(
+        v, (nearest > 0 ? p.e / nearest : bound::kUnbounded) + bound::ulps(kFunctionError.log, v));
+  });
+}
+inline Bound log1p_(const Bound& a) {
+  return bound::apply(a, [](const Bound& p) {
+    const double v = std::log1p(p.v), nearest = 1 + p.v - p.e;
+    return bound::settled(
+        v, (nearest > 0 ? p.e / nearest : bound::kUnbounded) + bound::ulps(kFunctionError.log1p, v));
+  });
+}
+inline Bound sqrt_(const Bound& a) {
+  return bound::apply(a, [](const Bound& p) {
+    if (p.v == 0 && p.e == 0) return p;
+    const double v = std::sqrt(p.v), below = std::sqrt(std::fmax(p.v - p.e, 0));
+    return bound::settled(v,
+                          (v > 0 ? p.e / (v + below) : std::sqrt(p.e)) + bound::ulps(kFunctionError.sqrt, v));
+  });
+}
+inline Bound rsqrt_(const Bound& a) {
+  return bound::apply(a, [](const Bound& p) {
+    const double v = 1 / std::sqrt(p.v), nearest = p.v - p.e;
+    const double e = nearest > 0 ? 0.5 * p.e / (nearest * std::sqrt(nearest)) : bound::kUnbounded;
+    return bound::settled(v, e + bound::ulps(kFunctionError.rsqrt, v));
+  });
+}
+// Over an interval of half-width e, tanh' and sigmoid' grow at most by exp(2e) and exp(e).
+inline Bound tanh_(const Bound& a) {
+  return bound::apply(a, [](const Bound& p) {
+    const double v = std::tanh(p.v), c = std::cosh(std::fmin(std::abs(p.v), 350));
+    return bound::settled(v, bound::growth(2 * p.e) / (2 * c * c) + kTanhAbsoluteError);
+  });
+}
+inline Sigmoid<Bound> sigmoid_(const Bound& a) {
+  const Sigmoid<double> s = sigmoid_(a.v);
+  const double moved = s.plus * s.minus * bound::growth(a.e);
+  Sigmoid<Bound> r{bound::settled(s.plus, moved + bound::ulps(kFunctionError.sigmoid, s.plus)),
+                   bound::settled(s.minus, moved + bound::ulps(kFunctionError.sigmoid, s.minus))};
+  if (a.ambiguous) [[unlikely]] {
+    const Sigmoid<Bound> other = sigmoid_(bound::alternative(a));
+    r = {bound::with_other(r.plus, other.plus), bound::with_other(r.minus, other.minus)};
+  }
+  return r;
+}
+
+inline Bound abs_(const Bound& a) {
+  return bound::apply(a, [](const Bound& p) { return Bound(std::abs(p.v), p.e); });
+}
+// No decision: whichever is taken, the result is within the larger error of the larger value.
+inline Bound max_(const Bound& a, const Bound& b) {
+  return bound::apply(
+      a, b, [](const Bound& p, const Bound& q) { return Bound(max_(p.v, q.v), std::fmax(p.e, q.e)); });
+}
+inline Bound min_(const Bound& a, const Bound& b) { return -max_(-a, -b); }
+
+struct Decision {
+  bool holds = false;
+  bool ambiguous = false;
+};
+inline Decision less_(const Bound& a, const Bound& b) {
+  const double e = a.e + b.e;
+  return {a.v<b.v, e> 0 && std::abs(a.v - b.v) <= e};
+}
+inline Bound select_(Decision decision, const Bound& a, const Bound& b) {
+  const Bound& taken = decision.holds ? a : b;
+  return decision.ambiguous ? bound::with_other(taken, decision.holds ? b : a) : taken;
+}
+
+inline double value(const Bound& a) { return a.v; }
+inline bool is_nan(const Bound& a) { return std::isnan(a.v); }
+inline Bound detach(const Bound& a) { return a; }
+
+inline Bound store_as(DType type, const Bound& a) {
+  const Format f = format_of(type);
+  return bound::apply(a, [type, f](const Bound& p) {
+    if (p.e == 0 && rounded(type, p.v) == p.v) return p;
+    if (std::abs(p.v) - p.e > f.largest * (1 + f.half_ulp())) return Bound(std::copysign(HUGE_VAL, p.v));
+    return bound::settled(p.v, p.e + std::fmax(f.half_ulp() * std::abs(p.v), f.half_subnormal()));
+  });
+}
+
+}  // namespace fla::reference

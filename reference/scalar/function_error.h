@@ -1,0 +1,56 @@
+// The one table of errors that a good fp32 kernel may make in a single operation. Everything a tolerance is
+// made of stands here, in sum.h (reduction depth) and in the formulas; there is no other constant.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+namespace fla::reference {
+
+// u: half an ulp of fp32, relative.
+inline constexpr double kRounding = 0x1p-24;
+// Half the distance between fp32 subnormals: what a rounding costs near zero, where u |v| says nothing.
+inline constexpr double kUnderflow = 0x1p-150;
+// Larger magnitudes are infinite in a kernel.
+inline constexpr double kLargest = 0x1.fffffep127;
+
+// Errors of functions in fp32 ulps (1 ulp = 2u), as kernels may form them:
+struct FunctionError {
+  double exp = 2;  // ex2.approx of x log2(e) in two parts; a one-part product would err by |x| u more
+  double log = 2;  // accurate log, once per row
+  double log1p = 2;
+  double rsqrt = 2;  // rsqrt.approx
+  double sqrt = 1;   // sqrt.approx
+  double sigmoid =
+      5;  // both halves from one exponential: exp 2, 1 + e 0.5, reciprocal 1, product 0.5, e again 1
+  double divide = 1;  // also as a product with a rounded reciprocal
+};
+inline constexpr FunctionError kFunctionError;
+
+// tanh as 1 - 2 / (1 + e^2x) cancels near 0: its error there is that of the 1 (about 5u), not of the result,
+// so a relative bound would be wrong and an absolute one is right. The hardware's tanh (2^-11) is not
+// allowed.
+inline constexpr double kTanhAbsoluteError = 3e-7;
+
+// Sums of n terms by `lanes` independent accumulators and a tree: depth h, of which roundings that behave
+// like noise use 6 sqrt(h) with a failure probability of 3e-8 (reliability-and-numerics.md 2.3).
+inline double reduction_depth(int64_t n, int64_t lanes) {
+  return static_cast<double>((n + lanes - 1) / lanes + 16);
+}
+inline double reduction_factor(int64_t n, int64_t lanes) {
+  const double h = reduction_depth(n, lanes);
+  return std::fmin(h, 6 * std::sqrt(h));
+}
+
+// The number of lanes is contract: block-per-row kernels and parameter gradients, and rows of a vocabulary.
+inline constexpr int64_t kBlockLanes = 256;
+inline constexpr int64_t kVocabularyLanes = 1024;
+inline constexpr int64_t kWarpLanes = 32;
+// One accumulator, terms in order: short sums whose order the operator promises.
+inline constexpr int64_t kOneLane = 1;
+
+// Sums inside tensor cores: truncation, not rounding, so no square root and twice the unit.
+inline constexpr double kTensorCoreRounding = 0x1p-23;
+inline double tensor_core_factor(int64_t k) { return std::ceil(static_cast<double>(k) / 8); }
+
+}  // namespace fla::reference
