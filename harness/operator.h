@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fla/describe.h"
@@ -90,6 +91,8 @@ struct Direction {
   std::string sample_dim;  // rows along this dim are independent: large cases check a sample of it
   bool batch_invariant = false;  // by promise, a row's bits do not depend on the other rows along sample_dim
   std::string backward_of;  // for "bwd": the direction whose saved tensors and names it continues ("fwd"), else empty
+  // {a, b}: backward takes the forward's tensor b in place of its tensor a where the forward has b
+  std::vector<std::pair<std::string, std::string>> replaced_by;
   double (*flops)(const void* args) = nullptr;  // model flops, for GEMM-shaped operators only
 
   std::string key() const { return op + "." + name; }  // "rms_norm.bwd"

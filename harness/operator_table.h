@@ -1,7 +1,8 @@
 // How harness/operators/<module>.cpp turns an argument struct into a Direction: one line per struct.
 //
+//   #include "reference/norm.h"   // before the table
 //   #include "fla/norm.h"
-//   #include "reference/norm.h"
+//   #include "harness/operator_table.h"
 //   void add_norm(std::vector<Direction>& table) {
 //     table.push_back(direction<RmsNormForward>("rms_norm", "fwd", {.sample_dim = "M"}));
 //     table.push_back(direction<RmsNormBackward>("rms_norm", "bwd", {.sample_dim = "M", .backward_of = "fwd"}));
@@ -22,6 +23,7 @@ struct Traits {
   std::string sample_dim, backward_of;
   double (*flops)(const void*) = nullptr;
   bool batch_invariant = false;
+  std::vector<std::pair<std::string, std::string>> replaced_by = {};
 };
 
 template <class A>
@@ -50,6 +52,7 @@ Direction direction(std::string op, std::string name, Traits traits) {
   d.backward_of = std::move(traits.backward_of);
   d.flops = traits.flops;
   d.batch_invariant = traits.batch_invariant;
+  d.replaced_by = std::move(traits.replaced_by);
   return d;
 }
 

@@ -34,7 +34,8 @@ struct Problem {
   Signature signature;  // of args
   std::map<std::string, int64_t> dims;
   // Parallel to signature.fields. Inputs and inouts hold their values. Saved tensors of a backward case hold what
-  // the forward reference gives, rounded to their dtype. Outputs are empty.
+  // the forward reference gives, rounded to their dtype. Outputs are empty. In a sampled problem, tensors that have
+  // the sample_dim hold the sample only.
   std::vector<HostTensor> values;
   std::vector<Layout> layouts;
 
@@ -59,10 +60,17 @@ Problem make_problem(const Case&, bool values = true);
 // The part of the problem that the sample covers, as a problem of its own (the whole problem without a sample).
 Problem sampled(const Problem&);
 
+// The storage bytes of elements [first, first + count) of an input, in logical row-major order: those of `values`, and
+// outside a sample what Problem::sample says. Any range of any size; large ones are made by several threads.
+void fill_storage(const Problem&, int field, int64_t first, int64_t count, void* bytes);
+
 // Rounds to a storage dtype and back, to nearest even; overflow goes to infinity.
 double round_to(DType, double value);
 // Distance between neighbouring values of the dtype around `value`.
 double spacing(DType, double value);
+// Stores element i of an array of `type`, rounding reals to nearest even.
+void encode_real(DType type, double value, void* bytes, int64_t i);
+void encode_integer(DType type, int64_t value, void* bytes, int64_t i);
 // Encodes logical values (either array of a HostTensor) into storage bytes, and back.
 void encode(DType, const HostTensor&, int64_t first, int64_t count, void* bytes);
 void decode(DType, const void* bytes, int64_t count, HostTensor& into, int64_t first);

@@ -30,9 +30,17 @@ class SignatureBuilder {
  private:
   void choice(const char* name, int32_t* value, const char* const* names, int count);
   void field(const char* name, Tensor&, const Shape&, const Rule&, Role);
+  size_t offset_of(const void* member) const {
+    return static_cast<size_t>(static_cast<const char*>(member) - object_);
+  }
+
+  struct Links {
+    const Tensor *like, *with, *alias;
+  };
 
   char* object_;
   Signature signature_;
+  std::vector<Links> links_;  // parallel to signature_.fields
 };
 
 template <class A>

@@ -154,8 +154,8 @@ class ConvChannelGradient {
           sum<S>(total, [&](int64_t i) { return g(i) * tap(tokens_[static_cast<size_t>(i)], d, k); });
     size_t first = 0;
     for (size_t n = 0; n < sequences_.size(); ++n) {
-      write_dx(static_cast<int64_t>(n), d, &g_[first]);
-      write_dinitial_state(static_cast<int64_t>(n), d, &g_[first]);
+      write_dx(static_cast<int64_t>(n), d, g_.data() + first);
+      write_dinitial_state(static_cast<int64_t>(n), d, g_.data() + first);
       first += static_cast<size_t>(sequences_[n].length);
     }
   }

@@ -55,8 +55,8 @@ class CrossEntropyTerms {
 
   S z_loss(const S& lse) const { return options_.lse_square_scale == 0 ? S(0.0) : z_factor_ * (lse * lse); }
 
-  // lse - (1 - smoothing) z_label - smoothing / K sum z + z-loss. Terms with factor 0 are absent: z may be
-  // -inf.
+  // lse - (1 - smoothing) z_label - smoothing / K sum z + z-loss. A term with factor 0 is absent, for z may
+  // be -inf.
   S loss(const S& lse, const S* z_label, const S& z_sum) const {
     S total = lse;
     if (z_label && options_.label_smoothing != 1) total = total - (S(1.0) - smoothing_) * *z_label;
@@ -88,8 +88,7 @@ class CrossEntropyTerms {
   S z_factor_ = constant<S>(options_.lse_square_scale);
 };
 
-// log sum exp of a row. The result does not depend on the pivot, so neither its derivative nor its error
-// matters.
+// log sum exp of a row. It does not depend on the pivot, so the pivot's derivative and error do not matter.
 template <class S>
 S log_sum_exp(const std::vector<S>& z) {
   S top(-std::numeric_limits<double>::infinity());

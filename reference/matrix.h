@@ -43,8 +43,7 @@ inline double error_of(const Bound& x) {
 
 }  // namespace matrix
 
-// V = A B, E = E_A |B| + |A| E_B + E_A E_B + c u |A| |B|; without the last term where fp32 sums are exact in
-// any order.
+// V = A B, E = E_A |B| + |A| E_B + E_A E_B + c u |A| |B|; the last term is 0 where every order is exact.
 inline Matrix<Bound> product(const Matrix<Bound>& a, const Matrix<Bound>& b,
                              ProductUnit unit = ProductUnit::fp32) {
   const Matrix<double> va = matrix::part(a, matrix::value_of), vb = matrix::part(b, matrix::value_of);

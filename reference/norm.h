@@ -8,17 +8,11 @@ namespace fla::reference {
 
 // [M, G, N] where G may be left out, and [G, N] parameters whose G has stride 0 when they are shared.
 template <class S>
-View<S> rows_of(const Tensor& t) {
-  return View<S>(t, 3, 1);
-}
+View<S> rows_of(const Tensor& t) { return View<S>(t, 3, 1); }
 template <class S>
-View<S> row_statistic(const Tensor& t) {
-  return View<S>(t, 2, 1);
-}
+View<S> row_statistic(const Tensor& t) { return View<S>(t, 2, 1); }
 template <class S>
-View<S> row_parameter(const Tensor& t) {
-  return View<S>(t, 2, 0);
-}
+View<S> row_parameter(const Tensor& t) { return View<S>(t, 2, 0); }
 
 template <class S>
 void evaluate(const RmsNormForward& a) {

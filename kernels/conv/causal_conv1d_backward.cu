@@ -1,5 +1,5 @@
-// Causal convolution, backward: validation, the choice of mapping, the gradient of the initial state, and the second
-// stage of the parameter gradients.
+// Causal convolution, backward: validation, the choice of mapping, the gradient of the initial state, and the
+// second stage of the parameter gradients.
 #include "common/column_sum.cuh"
 #include "common/launch.h"
 #include "common/workspace.h"
@@ -15,7 +15,8 @@ using namespace detail;
 
 constexpr int kStateThreads = 128;
 
-// A thread per slot: at most W - 1 slots are read, by the first tokens of the sequence, so g is formed again for each.
+// A thread per slot: at most W - 1 slots are read, by the first tokens of the sequence, so g is formed again
+// for each.
 FLA_KERNEL void FLA_BOUNDS(kStateThreads, 8) initial_state_gradient(FLA_PARAMETERS ConvBackwardArgs a) {
   const int64_t slots = a.signal.slots, taps = a.filter.taps;
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kStateThreads + threadIdx.x;
@@ -27,7 +28,8 @@ FLA_KERNEL void FLA_BOUNDS(kStateThreads, 8) initial_state_gradient(FLA_PARAMETE
   float sum = 0.0f;
   // Token t reads the slot with tap W - 1 - (t + S - slot).
   for (int64_t t = 0; t < length && t + slots - slot < taps; ++t)
-    sum = fmaf(a.filter.tap(d, taps - 1 - (t + slots - slot)), gradient_at(a, sequence, b, sequence.begin + t, d), sum);
+    sum = fmaf(a.filter.tap(d, taps - 1 - (t + slots - slot)),
+               gradient_at(a, sequence, b, sequence.begin + t, d), sum);
   if (a.dfinal_state && slot >= length) sum += a.dfinal_state.read(n, d, slot - length);
   a.dinitial_state.write(n, d, slot, sum);
 }
@@ -65,7 +67,8 @@ Status check(const CausalConv1dBackward& a) {
     return error(StatusCode::invalid_argument, "dx: no output is asked for");
   const ConvExtent e = extent_of(a);
   const bool states = a.initial_state || a.dfinal_state || a.dinitial_state;
-  if (Status s = check_filter(e, states, a.initial_state ? "initial_state" : "dfinal_state"); !s.ok()) return s;
+  if (Status s = check_filter(e, states, a.initial_state ? "initial_state" : "dfinal_state"); !s.ok())
+    return s;
   return check_sequences(e, a.cu_seqlens, a.mask);
 }
 
@@ -87,16 +90,19 @@ Status run(const CausalConv1dBackward& a, Workspace workspace, Stream stream) {
   if (has_tokens(e)) {
     parts = p.groups;
     if (a.dweight) args.weight_partials = reinterpret_cast<float*>(partials);
-    if (a.dbias) args.bias_partials = reinterpret_cast<float*>(partials + (a.dweight ? partial_bytes(p, e.d * e.w) : 0));
+    if (a.dbias)
+      args.bias_partials = reinterpret_cast<float*>(partials + (a.dweight ? partial_bytes(p, e.d * e.w) : 0));
     if (a.dx || a.dweight || a.dbias || a.dresidual) {
       Status s = p.windowed ? causal_conv1d_backward_windowed(args, p, a.x.dtype, stream)
                             : causal_conv1d_backward_tiles(args, p, stream);
       if (!s.ok()) return s;
     }
   }
-  if (Status s = finish_columns(column_target(args.weight_partials, a.dweight), parts, e.d * e.w, stream); !s.ok())
+  if (Status s = finish_columns(column_target(args.weight_partials, a.dweight), parts, e.d * e.w, stream);
+      !s.ok())
     return s;
-  if (Status s = finish_columns(column_target(args.bias_partials, a.dbias), parts, e.d, stream); !s.ok()) return s;
+  if (Status s = finish_columns(column_target(args.bias_partials, a.dbias), parts, e.d, stream); !s.ok())
+    return s;
   const int64_t slots = e.n * e.d * e.s;
   if (!a.dinitial_state || slots == 0) return {};
   return launch<&initial_state_gradient>(

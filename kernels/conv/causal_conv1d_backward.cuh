@@ -21,7 +21,8 @@ struct ConvBackwardArgs {
 };
 
 // W of 2 to 4, vectors of kBackwardVector channels, dx, dy and dresidual in x's dtype.
-Status causal_conv1d_backward_windowed(const ConvBackwardArgs& a, const WalkPlan& p, DType dtype, Stream stream);
+Status causal_conv1d_backward_windowed(const ConvBackwardArgs& a, const WalkPlan& p, DType dtype,
+                                       Stream stream);
 
 // Any W, any strides, any dtypes.
 Status causal_conv1d_backward_tiles(const ConvBackwardArgs& a, const WalkPlan& p, Stream stream);

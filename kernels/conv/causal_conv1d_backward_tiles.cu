@@ -1,6 +1,7 @@
-// Causal convolution, backward, for any W, strides and dtypes. A block takes 64 tokens of 32 channels. It walks g over
-// the tile and the W - 1 tokens after it in chunks that fit shared memory; the first chunk, which is the tile, also
-// gives the parameter sums. W operations per element for each of z, dx and dweight, whatever W is.
+// Causal convolution, backward, for any W, strides and dtypes. A block takes 64 tokens of 32 channels. It
+// walks g over the tile and the W - 1 tokens after it in chunks that fit shared memory; the first chunk,
+// which is the tile, also gives the parameter sums. W operations per element for each of z, dx and dweight,
+// whatever W is.
 #include "common/launch.h"
 #include "common/warp.cuh"
 #include "conv/causal_conv1d_backward.cuh"
@@ -19,13 +20,14 @@ struct GradientTile {
 struct TilePlace {
   int64_t b, d, first, end;  // tokens [first, end) of row b
   int channel, lane;
-  bool active;               // the channel exists
+  bool active;  // the channel exists
 };
 
 constexpr int64_t kNoSequence = int64_t{1} << 62;
 
 // g of the tokens [start, start + kTileTokens) of the row, zero where there is none.
-FLA_DEVICE void fill_gradients(const ConvBackwardArgs& a, const TilePlace& p, int64_t start, GradientTile& tile) {
+FLA_DEVICE void fill_gradients(const ConvBackwardArgs& a, const TilePlace& p, int64_t start,
+                               GradientTile& tile) {
   const int64_t tokens = a.signal.sequences.tokens;
   for (int i = 0; i < kPerLane; ++i) {
     const int row = p.lane + i * kTileLanes;
@@ -45,7 +47,8 @@ FLA_DEVICE void fill_gradients(const ConvBackwardArgs& a, const TilePlace& p, in
 }
 
 // A lane sums every eighth tap over the tokens of the tile; tap W is the bias.
-FLA_DEVICE void sum_parameters(const ConvBackwardArgs& a, const TilePlace& p, int64_t group, const GradientTile& tile) {
+FLA_DEVICE void sum_parameters(const ConvBackwardArgs& a, const TilePlace& p, int64_t group,
+                               const GradientTile& tile) {
   const int64_t taps = a.filter.taps;
   for (int64_t k = p.lane; k <= taps; k += kTileLanes) {
     float* out = k < taps ? a.weight_partials : a.bias_partials;
@@ -61,18 +64,19 @@ FLA_DEVICE void sum_parameters(const ConvBackwardArgs& a, const TilePlace& p, in
       }
       const int64_t from = t - (taps - 1) + k;
       // Tokens before the sequence's begin need its number, for the state.
-      const Sequence sequence = from >= tile.begin[row] ? Sequence{0, tile.begin[row], p.end}
-                                                        : a.signal.sequences.covering(p.b, t);
+      const Sequence sequence =
+          from >= tile.begin[row] ? Sequence{0, tile.begin[row], p.end} : a.signal.sequences.covering(p.b, t);
       sum = fmaf(g, a.signal.at(sequence, p.b, from, p.d), sum);
     }
-    const int64_t column = k < taps ? p.d * taps + k : p.d, columns = k < taps ? a.channels * taps : a.channels;
+    const int64_t column = k < taps ? p.d * taps + k : p.d,
+                  columns = k < taps ? a.channels * taps : a.channels;
     store_float(out + group * columns + column, sum);
   }
 }
 
 // Adds to dx what the g of the chunk that starts at `start` give.
-FLA_DEVICE void add_chunk(const ConvBackwardArgs& a, const TilePlace& p, int64_t start, const GradientTile& tile,
-                          float (&dx)[kPerLane]) {
+FLA_DEVICE void add_chunk(const ConvBackwardArgs& a, const TilePlace& p, int64_t start,
+                          const GradientTile& tile, float (&dx)[kPerLane]) {
   const int64_t taps = a.filter.taps;
   FLA_UNROLL
   for (int i = 0; i < kPerLane; ++i) {

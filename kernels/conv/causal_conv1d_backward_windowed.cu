@@ -1,7 +1,7 @@
-// Causal convolution, backward, W = 2 .. 4: reads x and dy once, writes dx once. A thread walks a segment upwards with
-// two windows in registers, the inputs and the g = dy act'(z) of the W - 1 tokens before; z is recomputed. The walk
-// goes on W - 1 tokens past its segment to finish dx, which is all that is read twice. The sums of dweight and dbias
-// stay in registers for the whole walk and leave as one row per block.
+// Causal convolution, backward, W = 2 .. 4: reads x and dy once, writes dx once. A thread walks a segment
+// upwards with two windows in registers, the inputs and the g = dy act'(z) of the W - 1 tokens before; z is
+// recomputed. The walk goes on W - 1 tokens past its segment to finish dx, which is all that is read twice.
+// The sums of dweight and dbias stay in registers for the whole walk and leave as one row per block.
 //
 // Loads run kDepth tokens ahead: a register is refilled as soon as it has been unpacked.
 #include "common/dispatch.h"
@@ -38,7 +38,8 @@ struct BackwardWalk {
 };
 
 template <class T, int W>
-FLA_DEVICE void refill(const ConvBackwardArgs& a, const Piece& p, int token, int slot, BackwardWalk<T, W>& walk) {
+FLA_DEVICE void refill(const ConvBackwardArgs& a, const Piece& p, int token, int slot,
+                       BackwardWalk<T, W>& walk) {
   if (token >= p.live) return;
   walk.x[slot] = load<T, V>(walk.next_x);
   walk.dy[slot] = load<T, V>(walk.next_dy);
@@ -59,7 +60,8 @@ FLA_DEVICE void emit_dx(const ConvBackwardArgs& a, const Piece& p, int token, co
     if (kEdge && out + j >= p.live) break;
     FLA_UNROLL
     for (int e = 0; e < V; ++e)
-      dx[e] = fmaf(walk.filter.tap[W - 1 - j][e], j + 1 < W ? walk.past_g.token[j < W - 1 ? j : 0][e] : g[e], dx[e]);
+      dx[e] = fmaf(walk.filter.tap[W - 1 - j][e], j + 1 < W ? walk.past_g.token[j < W - 1 ? j : 0][e] : g[e],
+                   dx[e]);
   }
   if (kEdge && a.dfinal_state && p.final_slot + out >= 0) {
     float from_state[V];
@@ -81,16 +83,17 @@ FLA_DEVICE void backward_step(const ConvBackwardArgs& a, const Piece& p, int tok
     masked_token<T>(a.signal, walk.x[slot], p.b, p.begin + token, now);
     fir(walk.filter, walk.past, now, z);
     unpack(walk.dy[slot], g);
-    if (a.dresidual && (!kEdge || token < p.own)) store(a.dresidual.address<T>(p.b, p.begin + token, p.d), walk.dy[slot]);
-    FLA_UNROLL
-    for (int e = 0; e < V; ++e) g[e] *= activation_slope(z[e], a.silu);
+    if (a.dresidual && (!kEdge || token < p.own))
+      store(a.dresidual.address<T>(p.b, p.begin + token, p.d), walk.dy[slot]);
+    if (a.silu) multiply_by_slope(z, g);
   }
   refill(a, p, token + BackwardWalk<T, W>::kDepth, slot, walk);
   if (!kEdge || token < p.own) {
     FLA_UNROLL
     for (int e = 0; e < V; ++e) {
       FLA_UNROLL
-      for (int k = 0; k + 1 < W; ++k) walk.dweight[k][e] = fmaf(g[e], walk.past.token[k][e], walk.dweight[k][e]);
+      for (int k = 0; k + 1 < W; ++k)
+        walk.dweight[k][e] = fmaf(g[e], walk.past.token[k][e], walk.dweight[k][e]);
       walk.dweight[W - 1][e] = fmaf(g[e], now[e], walk.dweight[W - 1][e]);
       walk.dbias[e] += g[e];
     }
@@ -128,7 +131,8 @@ FLA_DEVICE void walk_piece(const ConvBackwardArgs& a, const Piece& p, const Sequ
 
 // Tokens of no sequence.
 template <class T>
-FLA_DEVICE void clear_gradients(const ConvBackwardArgs& a, int64_t b, int64_t d, int64_t begin, int64_t end) {
+FLA_DEVICE void clear_gradients(const ConvBackwardArgs& a, uint32_t b, uint32_t d, int64_t begin,
+                                int64_t end) {
   for (int64_t t = begin; t < end; ++t) {
     if (a.dx) store(a.dx.address<T>(b, t, d), zero_vector<T, V>());
     if (a.dresidual) store(a.dresidual.address<T>(b, t, d), zero_vector<T, V>());
@@ -212,7 +216,8 @@ FLA_KERNEL void FLA_BOUNDS(kBackwardThreads, 4) backward_windowed(FLA_PARAMETERS
 template <class T>
 Status launch_windowed(const ConvBackwardArgs& a, const WalkPlan& p, Stream stream) {
   const size_t shared = kBackwardThreads * V * (static_cast<size_t>(a.filter.taps) + 1) * sizeof(float);
-  const Launch shape = {.grid = p.blocks(), .block = kBackwardThreads, .shared_bytes = shared, .stream = stream};
+  const Launch shape = {
+      .grid = p.blocks(), .block = kBackwardThreads, .shared_bytes = shared, .stream = stream};
   if (a.filter.taps == 2) return launch<&backward_windowed<T, 2>>(shape, a);
   if (a.filter.taps == 3) return launch<&backward_windowed<T, 3>>(shape, a);
   return launch<&backward_windowed<T, 4>>(shape, a);
@@ -220,10 +225,10 @@ Status launch_windowed(const ConvBackwardArgs& a, const WalkPlan& p, Stream stre
 
 }  // namespace
 
-Status causal_conv1d_backward_windowed(const ConvBackwardArgs& a, const WalkPlan& p, DType dtype, Stream stream) {
-  return dispatch_float(dtype, [&](auto tag) {
-    return launch_windowed<typename decltype(tag)::type>(a, p, stream);
-  });
+Status causal_conv1d_backward_windowed(const ConvBackwardArgs& a, const WalkPlan& p, DType dtype,
+                                       Stream stream) {
+  return dispatch_float(
+      dtype, [&](auto tag) { return launch_windowed<typename decltype(tag)::type>(a, p, stream); });
 }
 
 }  // namespace fla::detail

@@ -1,9 +1,11 @@
-// Causal convolution, forward. Traffic: x and y once (plus residual); the taps, bias and window live in registers.
+// Causal convolution, forward. Traffic: x and y once, plus the residual; taps, bias and window live in
+// registers.
 //
-// A thread takes 8 tokens of 16 bytes of channels. All its loads, the W - 1 tokens before included, leave before the
-// first is used and before the sequence is looked up; re-reading those W - 1 tokens costs L2 time only, and on an H200
-// was 10-25 % faster than longer walks that carry the window but wait for each batch. Tiles that a sequence boundary
-// cuts go token by token. What does not fit (other strides, W > 4, odd channel counts) takes a thread per element.
+// A thread takes 8 tokens of 16 bytes of channels. All its loads, the W - 1 tokens before included, leave
+// before the first is used and before the sequence is looked up. Reading those W - 1 tokens again costs L2
+// time only; longer walks, which carry the window but wait for every batch, measured slower (conv_plan.h).
+// Tiles that a sequence boundary cuts go token by token. What does not fit (other strides, W > 4, odd channel
+// counts) takes a thread per element.
 #include "common/dispatch.h"
 #include "common/launch.h"
 #include "common/workspace.h"
@@ -28,30 +30,35 @@ struct ForwardArgs {
   bool silu = false;
 };
 
-// kExtras: there is a residual, a mask, or both. Without, the straight path has no branch but the activation's.
+// kExtras: there is a residual, a mask, or both. Without, the straight path has no branch but the
+// activation's.
 //
 // The vectors of one thread: tokens [first, end) of channels d to d + V of row b.
 template <class T, int W, bool kExtras>
 struct ForwardTile {
   static constexpr int V = 16 / sizeof(T);
   Vector<T, V> before[W - 1], now[kForwardSteps], residual[kExtras ? kForwardSteps : 1];
-  int64_t b, d, first, end;
+  int64_t first;
+  uint32_t b, d;
+  int count;  // tokens that exist
 };
 
 template <class T, int W, bool kExtras>
 FLA_DEVICE void load_tile(const ForwardArgs& a, ForwardTile<T, W, kExtras>& tile) {
   constexpr int V = 16 / sizeof(T);
+  const int64_t stride = a.signal.x.stride_t;
   const T* x = a.signal.x.address<T>(tile.b, tile.first, tile.d);
+  // A tile that is not the row's first has at least kForwardSteps >= W - 1 tokens before it.
   FLA_UNROLL
-  for (int k = 0; k + 1 < W; ++k) {
-    const int back = W - 1 - k;
-    tile.before[k] = tile.first >= back ? load<T, V>(x - back * a.signal.x.stride_t) : zero_vector<T, V>();
+  for (int k = 0; k + 1 < W; ++k)
+    tile.before[k] = tile.first > 0 ? load<T, V>(x - (W - 1 - k) * stride) : zero_vector<T, V>();
+  FLA_UNROLL
+  for (int u = 0; u < kForwardSteps; ++u) {
+    tile.now[u] = u < tile.count ? load<T, V>(x) : zero_vector<T, V>();
+    x += stride;
   }
-  FLA_UNROLL
-  for (int u = 0; u < kForwardSteps; ++u)
-    tile.now[u] = tile.first + u < tile.end ? load<T, V>(x + u * a.signal.x.stride_t) : zero_vector<T, V>();
   if constexpr (kExtras) {
-    const int count = a.residual ? static_cast<int>(tile.end - tile.first) : 0;
+    const int count = a.residual ? tile.count : 0;
     const T* residual = a.residual ? a.residual.address<T>(tile.b, tile.first, tile.d) : nullptr;
     FLA_UNROLL
     for (int u = 0; u < kForwardSteps; ++u)
@@ -60,7 +67,8 @@ FLA_DEVICE void load_tile(const ForwardArgs& a, ForwardTile<T, W, kExtras>& tile
 }
 
 template <bool kExtras, class T, int V>
-FLA_DEVICE void forward_token(const ForwardArgs& a, const Vector<T, V>& stored, int64_t b, int64_t t, float (&now)[V]) {
+FLA_DEVICE void forward_token(const ForwardArgs& a, const Vector<T, V>& stored, uint32_t b, int64_t t,
+                              float (&now)[V]) {
   if constexpr (kExtras) masked_token<T>(a.signal, stored, b, t, now);
   else unpack(stored, now);
 }
@@ -68,14 +76,18 @@ FLA_DEVICE void forward_token(const ForwardArgs& a, const Vector<T, V>& stored, 
 // y of one token from its window, which moves on.
 template <bool kExtras, class T, int W, int V>
 FLA_DEVICE void forward_step(const ForwardArgs& a, const Filter<W, V>& filter, Past<W, V>& past,
-                             const Vector<T, V>& stored, const Vector<T, V>& residual, int64_t b, int64_t t, T* y) {
+                             const Vector<T, V>& stored, const Vector<T, V>& residual, uint32_t b, int64_t t,
+                             T* y) {
   float now[V], z[V], added[V];
   forward_token<kExtras>(a, stored, b, t, now);
   fir(filter, past, now, z);
   past.push(now);
   unpack(residual, added);
-  FLA_UNROLL
-  for (int e = 0; e < V; ++e) z[e] = activate(z[e], a.silu, kExtras && a.residual ? added[e] : kNoResidual);
+  if (!kExtras || !a.residual) {
+    FLA_UNROLL
+    for (int e = 0; e < V; ++e) added[e] = kNoResidual;
+  }
+  activate(z, a.silu, added);
   store_floats(y, z);
 }
 
@@ -91,19 +103,20 @@ FLA_DEVICE void forward_whole(const ForwardArgs& a, const Filter<W, V>& filter,
   } else {
     load_past<T>(a.signal, sequence, tile.b, tile.first, tile.d, past);
   }
-  const int count = static_cast<int>(tile.end - tile.first);
   T* y = a.y.address<T>(tile.b, tile.first, tile.d);
   FLA_UNROLL
-  for (int u = 0; u < kForwardSteps; ++u)
-    if (u < count)
-      forward_step<kExtras>(a, filter, past, tile.now[u], tile.residual[kExtras ? u : 0], tile.b, tile.first + u,
-                              y + u * a.y.stride_t);
+  for (int u = 0; u < kForwardSteps; ++u) {
+    if (u < tile.count)
+      forward_step<kExtras>(a, filter, past, tile.now[u], tile.residual[kExtras ? u : 0], tile.b,
+                            tile.first + u, y);
+    y += a.y.stride_t;
+  }
 }
 
 // Sequences begin or end inside the tile, or tokens belong to none.
 template <bool kExtras, class T, int W, int V>
-FLA_DEVICE void forward_pieces(const ForwardArgs& a, const Filter<W, V>& filter, int64_t b, int64_t d, int64_t first,
-                               int64_t end, Sequence sequence) {
+FLA_DEVICE void forward_pieces(const ForwardArgs& a, const Filter<W, V>& filter, uint32_t b, uint32_t d,
+                               int64_t first, int64_t end, Sequence sequence) {
   Past<W, V> past = {};
   FLA_NO_UNROLL
   for (int64_t t = first; t < end; ++t) {
@@ -128,22 +141,24 @@ FLA_KERNEL void FLA_BOUNDS(kForwardThreads, kExtras ? 6 : 8) forward_windowed(FL
   const uint32_t segment = group * (kForwardThreads >> a.lane_bits) + walk, row = segment / a.segments;
   ForwardTile<T, W, kExtras> tile;
   tile.b = row;
-  tile.d = ((static_cast<int64_t>(channel_block) << a.lane_bits) + lane) * V;
+  tile.d = ((channel_block << a.lane_bits) + lane) * V;
   if (tile.b >= a.rows || tile.d >= a.channels) return;
-  const int64_t tokens = a.signal.sequences.tokens;
   tile.first = static_cast<int64_t>(segment - row * a.segments) * kForwardSteps;
-  tile.end = tile.first + kForwardSteps < tokens ? tile.first + kForwardSteps : tokens;
+  const int64_t left = a.signal.sequences.tokens - tile.first;
+  tile.count = left < kForwardSteps ? static_cast<int>(left) : kForwardSteps;
   load_tile(a, tile);
   Filter<W, V> filter;
   load_filter(a.filter, tile.d, filter);
+  const int64_t end = tile.first + tile.count;
   const Sequence sequence = a.signal.sequences.covering(tile.b, tile.first);
-  if (sequence.begin <= tile.first && tile.end <= sequence.end) forward_whole(a, filter, tile, sequence);
-  else forward_pieces<kExtras, T>(a, filter, tile.b, tile.d, tile.first, tile.end, sequence);
+  if (sequence.begin <= tile.first && end <= sequence.end) forward_whole(a, filter, tile, sequence);
+  else forward_pieces<kExtras, T>(a, filter, tile.b, tile.d, tile.first, end, sequence);
 }
 
 constexpr int kElementChannels = 32, kElementTokens = 8;
+constexpr int kElementThreads = kElementChannels * kElementTokens;
 
-FLA_KERNEL void FLA_BOUNDS(kElementChannels * kElementTokens, 4) forward_elements(FLA_PARAMETERS ForwardArgs a) {
+FLA_KERNEL void FLA_BOUNDS(kElementThreads, 4) forward_elements(FLA_PARAMETERS ForwardArgs a) {
   const uint32_t group = blockIdx.x / a.channel_blocks, channel_block = blockIdx.x - group * a.channel_blocks;
   const int64_t d = static_cast<int64_t>(channel_block) * kElementChannels + threadIdx.x % kElementChannels;
   const int64_t token = static_cast<int64_t>(group) * kElementTokens + threadIdx.x / kElementChannels;
@@ -179,7 +194,7 @@ Status convolve(const CausalConv1dForward& a, ForwardArgs& args, const ConvExten
   if (channel_blocks > 0x7fffffff) return launch_shape_error("channel block count", channel_blocks);
   args.channel_blocks = static_cast<uint32_t>(channel_blocks);
   return launch<&forward_elements>({.grid = channel_blocks * divide_up(e.b * e.t, kElementTokens),
-                                    .block = kElementChannels * kElementTokens,
+                                    .block = kElementThreads,
                                     .stream = stream},
                                    args);
 }
@@ -188,7 +203,8 @@ Status convolve(const CausalConv1dForward& a, ForwardArgs& args, const ConvExten
 
 Status check(const CausalConv1dForward& a) {
   const bool states = a.initial_state || a.final_state;
-  if (Status s = check_filter(extent_of(a), states, a.initial_state ? "initial_state" : "final_state"); !s.ok())
+  if (Status s = check_filter(extent_of(a), states, a.initial_state ? "initial_state" : "final_state");
+      !s.ok())
     return s;
   return check_sequences(extent_of(a), a.cu_seqlens, a.mask);
 }

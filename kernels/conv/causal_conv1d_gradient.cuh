@@ -5,9 +5,13 @@
 
 namespace fla::detail {
 
-FLA_DEVICE float gradient_at(const ConvBackwardArgs& a, const Sequence& sequence, int64_t b, int64_t t, int64_t d) {
-  const float dy = a.dy.read(b, t, d);
-  return a.silu ? dy * activation_slope(fir_at(a.signal, a.filter, sequence, b, t, d), true) : dy;
+FLA_DEVICE float gradient_at(const ConvBackwardArgs& a, const Sequence& sequence, int64_t b, int64_t t,
+                             int64_t d) {
+  float g[1] = {a.dy.read(b, t, d)};
+  if (!a.silu) return g[0];
+  const float z[1] = {fir_at(a.signal, a.filter, sequence, b, t, d)};
+  multiply_by_slope(z, g);
+  return g[0];
 }
 
 }  // namespace fla::detail

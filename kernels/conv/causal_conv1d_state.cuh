@@ -8,7 +8,8 @@
 namespace fla::detail {
 
 // final_state[n, d, c] = X(L - S + c). It may be the initial state itself.
-Status store_final_state(const Signal& signal, const StateOperand& final_state, const ConvExtent& e, Stream stream);
+Status store_final_state(const Signal& signal, const StateOperand& final_state, const ConvExtent& e,
+                         Stream stream);
 
 // W >= 1, and S >= W - 1 where there is a state.
 Status check_filter(const ConvExtent& e, bool has_state, const char* state_name);

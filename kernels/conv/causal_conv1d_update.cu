@@ -1,6 +1,6 @@
-// Decode step of the causal convolution: one token per sequence, the state shifted in place. A thread owns as many
-// channels as fill whole 16-byte vectors of the state [N, D, S] (2 channels at S = 4 in 16 bits), so that the state is
-// read and written once in full vectors. Other layouts take a thread per channel.
+// Decode step of the causal convolution: one token per sequence, the state shifted in place. A thread owns as
+// many channels as fill whole 16-byte vectors of the state [N, D, S] (2 channels at S = 4 in 16 bits), so
+// that the state is read and written once in full vectors. Other layouts take a thread per channel.
 #include "common/alignment.h"
 #include "common/dispatch.h"
 #include "common/launch.h"
@@ -36,7 +36,7 @@ template <class T, int W>
 FLA_KERNEL void FLA_BOUNDS(kUpdateThreads, W == 3 ? 4 : 8) update_vectors(FLA_PARAMETERS UpdateArgs a) {
   constexpr int V = kUpdateChannels<T, W>;
   const uint32_t n = blockIdx.x / a.blocks_per_row, block = blockIdx.x - n * a.blocks_per_row;
-  const int64_t d = (static_cast<int64_t>(block) * kUpdateThreads + threadIdx.x) * V;
+  const uint32_t d = (block * kUpdateThreads + threadIdx.x) * V;
   if (d >= a.channels) return;
   T* slots = static_cast<T*>(a.state.data.data) + a.state.offset(n, d, 0);
   const auto stored = load<T, W * V>(slots);
@@ -58,8 +58,7 @@ FLA_KERNEL void FLA_BOUNDS(kUpdateThreads, W == 3 ? 4 : 8) update_vectors(FLA_PA
   store_floats(slots, state);
   fir(filter, past, now, z);
   if (a.residual) load_floats(a.residual.data, a.residual.offset(0, n, d), residual);
-  FLA_UNROLL
-  for (int e = 0; e < V; ++e) z[e] = activate(z[e], a.silu, residual[e]);
+  activate(z, a.silu, residual);
   store_floats(a.y.address<T>(0, n, d), z);
 }
 
@@ -81,7 +80,8 @@ FLA_KERNEL void FLA_BOUNDS(kUpdateThreads, 8) update_channels(FLA_PARAMETERS Upd
 // Whether `channels` neighbouring channels of the state are whole 16-byte vectors.
 bool state_is_packed(const CausalConv1dUpdate& a, int64_t taps, int64_t channels) {
   const Tensor& state = a.conv_state;
-  const bool dense = state.size[2] == taps && state.stride[2] == 1 && (state.size[1] == 1 || state.stride[1] == taps);
+  const bool dense =
+      state.size[2] == taps && state.stride[2] == 1 && (state.size[1] == 1 || state.stride[1] == taps);
   uint64_t bits = reinterpret_cast<uintptr_t>(state.data);
   if (state.size[0] > 1) bits |= static_cast<uint64_t>(state.stride[0] * size_of(state.dtype));
   return dense && state.dtype == a.x.dtype && bits % 16 == 0 && state.size[1] % channels == 0;
@@ -90,10 +90,11 @@ bool state_is_packed(const CausalConv1dUpdate& a, int64_t taps, int64_t channels
 template <class T, int W>
 Status update(const CausalConv1dUpdate& a, UpdateArgs& args, Stream stream) {
   constexpr int V = kUpdateChannels<T, W>;
-  const bool vectors = args.filter.taps == W && state_is_packed(a, W, V) && channels_allow(a.x, V) && channels_allow(a.y, V) &&
-                       channels_allow(a.residual, V) && filter_is_packed(a.weight, a.bias, V);
+  const bool vectors = args.filter.taps == W && state_is_packed(a, W, V) && channels_allow(a.x, V) &&
+                       channels_allow(a.y, V) && channels_allow(a.residual, V) &&
+                       filter_is_packed(a.weight, a.bias, V);
   const int64_t blocks = divide_up(args.channels, int64_t{kUpdateThreads} * V);
-  if (vectors && blocks <= 0x7fffffff && args.sequences <= 0x7fffffff) {
+  if (vectors && args.channels <= 0x7fffffff && args.sequences <= 0x7fffffff) {
     args.blocks_per_row = static_cast<uint32_t>(blocks);
     return launch<&update_vectors<T, W>>(
         {.grid = args.sequences * blocks, .block = kUpdateThreads, .stream = stream}, args);

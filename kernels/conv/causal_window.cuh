@@ -1,7 +1,7 @@
-// What every kernel of the causal convolutions shares: the extended signal X(t), the sequences it is cut into, and the
-// order in which a sum is formed. Forward, update and the recomputation in backward all go through fir() below, or
-// through fir_at(), which performs the same operations one element at a time: that is why prefill, chunked prefill and
-// decode give the same bits.
+// What every kernel of the causal convolutions shares: the extended signal X(t), the sequences it is cut
+// into, and the order in which a sum is formed. Forward, update and the recomputation in backward all go
+// through fir() below, or through fir_at(), which performs the same operations one element at a time: that is
+// why prefill, chunked prefill and decode give the same bits.
 #pragma once
 
 #include "common/gpu.h"
@@ -23,9 +23,10 @@ struct TokenOperand {
   FLA_DEVICE void write(int64_t b, int64_t t, int64_t d, float value) const {
     store_float(data, offset(b, t, d), value);
   }
+  // For kernels that know the dtype and that channels are contiguous.
   template <class T>
-  FLA_DEVICE T* address(int64_t b, int64_t t, int64_t d) const {
-    return static_cast<T*>(data.data) + offset(b, t, d);
+  FLA_DEVICE T* address(uint32_t b, int64_t t, uint32_t d) const {
+    return static_cast<T*>(data.data) + (b * stride_b + t * stride_t + d);
   }
 };
 
@@ -44,7 +45,9 @@ struct StateOperand {
   FLA_DEVICE int64_t offset(int64_t n, int64_t d, int64_t slot) const {
     return n * stride_n + d * stride_d + slot * stride_s;
   }
-  FLA_DEVICE float read(int64_t n, int64_t d, int64_t slot) const { return load_float(data, offset(n, d, slot)); }
+  FLA_DEVICE float read(int64_t n, int64_t d, int64_t slot) const {
+    return load_float(data, offset(n, d, slot));
+  }
   FLA_DEVICE void write(int64_t n, int64_t d, int64_t slot, float value) const {
     store_float(data, offset(n, d, slot), value);
   }
@@ -113,8 +116,8 @@ struct Sequence {
   int64_t index = 0, begin = 0, end = 0;
 };
 
-// The rows themselves, or pieces of the only row. Offsets are data: each is clamped as it is used, so that no content,
-// sorted or not, leads outside the row or keeps a search from ending.
+// The rows themselves, or pieces of the only row. Offsets are data: each is clamped as it is used, so that no
+// content, sorted or not, leads outside the row or keeps a search from ending.
 struct SequenceMap {
   AnyIndex offsets;
   int64_t stride = 0, count = 0, tokens = 0;
@@ -128,7 +131,8 @@ struct SequenceMap {
     const int64_t begin = clamped(n, 0);
     return {n, begin, clamped(n + 1, begin)};
   }
-  // The first sequence from number `from` on that ends after token t of row b. It contains t unless it begins later.
+  // The first sequence from number `from` on that ends after token t of row b. It contains t unless it begins
+  // later.
   FLA_DEVICE Sequence covering(int64_t b, int64_t t, int64_t from = 0) const {
     if (!offsets) return at(b);
     int64_t low = from, high = count;
@@ -167,8 +171,8 @@ struct Signal {
 };
 
 // Bias first, then the taps in ascending order.
-FLA_DEVICE float fir_at(const Signal& signal, const FilterOperand& filter, const Sequence& sequence, int64_t b,
-                        int64_t t, int64_t d) {
+FLA_DEVICE float fir_at(const Signal& signal, const FilterOperand& filter, const Sequence& sequence,
+                        int64_t b, int64_t t, int64_t d) {
   float z = filter.bias_at(d);
   for (int64_t k = 0; k < filter.taps; ++k)
     z = fmaf(filter.tap(d, k), signal.at(sequence, b, t - (filter.taps - 1) + k, d), z);
@@ -178,18 +182,39 @@ FLA_DEVICE float fir_at(const Signal& signal, const FilterOperand& filter, const
 // What "no residual" adds: x + -0 is x, for both zeros.
 inline constexpr float kNoResidual = -0.0f;
 
-// The product and the sum are one operation in every kernel; left to the compiler it would be so in some.
+// y = act(z) + residual, in place. The product and the sum are one operation in every kernel; left to the
+// compiler it would be so in some. One branch for all channels: a branch each would keep them from
+// overlapping.
+template <int V>
+FLA_DEVICE void activate(float (&z)[V], bool silu, const float (&residual)[V]) {
+  if (silu) {
+    FLA_UNROLL
+    for (int e = 0; e < V; ++e) z[e] = fmaf(z[e], math::sigmoid(z[e]).plus, residual[e]);
+  } else {
+    FLA_UNROLL
+    for (int e = 0; e < V; ++e) z[e] += residual[e];
+  }
+}
+
 FLA_DEVICE float activate(float z, bool silu, float residual) {
-  return silu ? fmaf(z, math::sigmoid(z).plus, residual) : z + residual;
+  float values[1] = {z};
+  const float added[1] = {residual};
+  activate(values, silu, added);
+  return values[0];
 }
 
-FLA_DEVICE float activation_slope(float z, bool silu) {
-  if (!silu) return 1.0f;
-  const math::Sigmoid s = math::sigmoid(z);
-  return s.plus * fmaf(z, s.minus, 1.0f);
+// g *= silu'(z).
+template <int V>
+FLA_DEVICE void multiply_by_slope(const float (&z)[V], float (&g)[V]) {
+  FLA_UNROLL
+  for (int e = 0; e < V; ++e) {
+    const math::Sigmoid s = math::sigmoid(z[e]);
+    g[e] *= s.plus * fmaf(z[e], s.minus, 1.0f);
+  }
 }
 
-// N contiguous elements in the widest pieces that divide them, up to 16 bytes; the first on a 16-byte boundary.
+// N contiguous elements in the widest pieces that divide them, up to 16 bytes; the first on a 16-byte
+// boundary.
 template <int N, class T>
 FLA_DEVICE void load_flat(const T* p, float (&out)[N]) {
   constexpr int kWidest = 16 / sizeof(T);
@@ -248,7 +273,8 @@ struct Past {
 };
 
 template <int W, int V>
-FLA_DEVICE void fir(const Filter<W, V>& filter, const Past<W, V>& past, const float (&now)[V], float (&z)[V]) {
+FLA_DEVICE void fir(const Filter<W, V>& filter, const Past<W, V>& past, const float (&now)[V],
+                    float (&z)[V]) {
   FLA_UNROLL
   for (int e = 0; e < V; ++e) {
     float sum = filter.bias[e];
@@ -266,14 +292,15 @@ FLA_DEVICE void scale(float (&values)[V], float factor) {
 
 // X at token t of V channels, t inside its row's sequence.
 template <class T, int V>
-FLA_DEVICE void masked_token(const Signal& signal, const Vector<T, V>& stored, int64_t b, int64_t t, float (&now)[V]) {
+FLA_DEVICE void masked_token(const Signal& signal, const Vector<T, V>& stored, uint32_t b, int64_t t,
+                             float (&now)[V]) {
   unpack(stored, now);
   if (signal.mask) scale(now, signal.mask.read(b, t));
 }
 
 // The window before token t of a sequence that contains it. No slot is missing, since S >= W - 1.
 template <class T, int W, int V>
-FLA_DEVICE void load_past(const Signal& signal, const Sequence& sequence, int64_t b, int64_t t, int64_t d,
+FLA_DEVICE void load_past(const Signal& signal, const Sequence& sequence, uint32_t b, int64_t t, uint32_t d,
                           Past<W, V>& past) {
   FLA_UNROLL
   for (int k = 0; k + 1 < W; ++k) {

@@ -44,7 +44,8 @@ void count_access(const void* address, size_t bytes, bool is_store) {
   const std::lock_guard lock(mutex);
   for (AccessWatch* watch : watches()) {
     std::vector<uint8_t>& counts = is_store ? watch->stores_ : watch->loads_;
-    const uintptr_t first = std::max(at, watch->begin_), end = std::min(at + bytes, watch->begin_ + counts.size());
+    const uintptr_t first = std::max(at, watch->begin_),
+                    end = std::min(at + bytes, watch->begin_ + counts.size());
     for (uintptr_t byte = first; byte < end; ++byte) {
       uint8_t& count = counts[byte - watch->begin_];
       if (count < 255) ++count;

@@ -1,5 +1,6 @@
-// Counting what kernels load and store, byte by byte, in chosen ranges: finds two writers of one element, elements that
-// nobody wrote, and reads of what must not be read. Only accesses through common/vector.cuh and bulk copies are seen.
+// Counting what kernels load and store, byte by byte, in chosen ranges: finds two writers of one element,
+// elements that nobody wrote, and reads of what must not be read. Only accesses through common/vector.cuh and
+// bulk copies are seen.
 #pragma once
 
 #include <atomic>
@@ -34,10 +35,12 @@ extern constinit std::atomic<int> active_watches;
 void count_access(const void* address, size_t bytes, bool is_store);
 
 inline void on_load(const void* address, size_t bytes) {
-  if (active_watches.load(std::memory_order_relaxed) != 0) [[unlikely]] count_access(address, bytes, false);
+  if (active_watches.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    count_access(address, bytes, false);
 }
 inline void on_store(const void* address, size_t bytes) {
-  if (active_watches.load(std::memory_order_relaxed) != 0) [[unlikely]] count_access(address, bytes, true);
+  if (active_watches.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    count_access(address, bytes, true);
 }
 
 }  // namespace fla::detail::emulator

@@ -1,4 +1,5 @@
-// Where threads of a block meet: barriers and warp collectives, from both sides, the thread's and the scheduler's.
+// Where threads of a block meet: barriers and warp collectives, from both sides, the thread's and the
+// scheduler's.
 #include <algorithm>
 #include <bit>
 #include <cstdio>
@@ -21,11 +22,16 @@ std::string text_of(const CallSite& site) { return std::string(site.file) + ":" 
 
 const char* text_of(Stop stop) {
   switch (stop) {
-    case Stop::block_barrier: return "at block_barrier";
-    case Stop::collective: return "at a warp collective";
-    case Stop::transaction: return "at barrier_wait";
-    case Stop::ended: return "ended";
-    case Stop::none: break;
+    case Stop::block_barrier:
+      return "at block_barrier";
+    case Stop::collective:
+      return "at a warp collective";
+    case Stop::transaction:
+      return "at barrier_wait";
+    case Stop::ended:
+      return "ended";
+    case Stop::none:
+      break;
   }
   return "running";
 }
@@ -84,9 +90,11 @@ void Machine::release_block() {
     throw fault("deadlock: " + waiting_threads(), stuck->site, stuck);
   }
   if (ended_ > 0)
-    throw fault("block_barrier is reached by a part of the block only: " + waiting_threads(), first->site, first);
+    throw fault("block_barrier is reached by a part of the block only: " + waiting_threads(), first->site,
+                first);
   if (!one_place)
-    throw fault("the threads of the block wait at different barriers: " + waiting_threads(), first->site, first);
+    throw fault("the threads of the block wait at different barriers: " + waiting_threads(), first->site,
+                first);
   ++barriers_;
   for (int i = 0; i < threads_; ++i) set_ready(lanes_[i]);
 }
@@ -96,7 +104,8 @@ uint64_t Machine::meet(Collective collective, uint64_t value, int source, unsign
   Warp& warp = warps_[lane.linear / kLanes];
   const unsigned self = 1u << (lane.linear % kLanes);
   if (!(mask & self)) fail("a thread calls a warp collective whose mask does not name it", site);
-  if (mask & ~warp.present) fail("the mask of a warp collective names lanes that the block does not have", site);
+  if (mask & ~warp.present)
+    fail("the mask of a warp collective names lanes that the block does not have", site);
   if (collective == Collective::exchange) {
     if (source < 0 || source >= kLanes) fail("a shuffle reads lane " + std::to_string(source), site);
     if (!(mask >> source & 1))
@@ -143,8 +152,8 @@ void Machine::release_collective(const Lane& last) {
     const Lane& lane = lanes[std::countr_zero(left)];
     if (lane.mask != mask) return;  // it meets others first
     if (lane.collective != last.collective || !same_place(lane.site, last.site))
-      throw fault("the lanes of one mask wait at different collectives, here and at " + text_of(lane.site), last.site,
-                  &last);
+      throw fault("the lanes of one mask wait at different collectives, here and at " + text_of(lane.site),
+                  last.site, &last);
   }
   exchange_values(lanes, mask);
   warp.at_collective &= ~mask;
@@ -174,8 +183,9 @@ void Machine::check_nobody_needs(const Lane& ended) {
   for (unsigned others = warp.at_collective; others; others &= others - 1) {
     const Lane& lane = lanes_[ended.linear / kLanes * kLanes + std::countr_zero(others)];
     if (lane.mask & self)
-      throw fault("a warp collective names lane " + std::to_string(ended.linear % kLanes) + ", which has ended",
-                  lane.site, &lane);
+      throw fault(
+          "a warp collective names lane " + std::to_string(ended.linear % kLanes) + ", which has ended",
+          lane.site, &lane);
   }
 }
 
@@ -189,8 +199,10 @@ std::string Machine::waiting_threads() const {
       return first.stop == lane.stop && (lane.stop == Stop::ended || same_place(first.site, lane.site));
     };
     const auto found = std::find_if(groups.begin(), groups.end(), same);
-    if (found == groups.end()) groups.emplace_back(&lane, 1);
-    else ++std::get<1>(*found);
+    if (found == groups.end())
+      groups.emplace_back(&lane, 1);
+    else
+      ++std::get<1>(*found);
   }
   for (const auto& [first, count] : groups) {
     if (!text.empty()) text += "; ";
@@ -202,7 +214,10 @@ std::string Machine::waiting_threads() const {
 }
 
 void Machine::wait_for_transaction(Transaction& t, CallSite site) {
-  t.waiting.push_back(lane_->linear);
+  {
+    const Bookkeeping unseen;
+    t.waiting.push_back(lane_->linear);
+  }
   stop(Stop::transaction, site);
 }
 

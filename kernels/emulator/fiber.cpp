@@ -15,6 +15,8 @@ namespace {
 // More than one page on every machine in use, so that no frame of a kernel steps over it unnoticed.
 constexpr size_t kGuard = 64 * 1024;
 
+constexpr unsigned kWithoutOrder = 1;  // TSan: this switch does not order what happens before and after
+
 size_t stack_bytes() { return under_asan() || under_tsan() ? 256 * 1024 : 64 * 1024; }
 
 }  // namespace
@@ -41,9 +43,14 @@ void Fiber::start(Entry entry, unsigned colour) {
   fresh_ = true;
 }
 
-void Fiber::drop() {
+void Fiber::drop(FiberHost& host) {
   if (mapping_) allow(mapping_ + kGuard, stack_bytes());
-  if (tsan_) __tsan_destroy_fiber(tsan_);
+  if (!tsan_) return;
+  // What the fiber did comes before what the host does next: a visit in name only, and back with order.
+  host.tsan = __tsan_get_current_fiber();
+  __tsan_switch_to_fiber(tsan_, kWithoutOrder);
+  __tsan_switch_to_fiber(host.tsan, 0);
+  __tsan_destroy_fiber(tsan_);
   tsan_ = nullptr;
 }
 
@@ -52,7 +59,6 @@ void Fiber::resume(FiberHost& host) {
   if (under_asan()) __sanitizer_start_switch_fiber(&host.fake_stack, mapping_ + kGuard, stack_bytes());
   if (under_tsan()) {
     // A new function follows what the host did; from then on only modelled barriers order threads.
-    constexpr unsigned kWithoutOrder = 1;
     host.tsan = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(tsan_, fresh_ ? 0 : kWithoutOrder);
   }
@@ -66,8 +72,9 @@ void Fiber::entered() {
 }
 
 void Fiber::back_to_host(bool ending) {
-  if (under_asan()) __sanitizer_start_switch_fiber(ending ? nullptr : &fake_stack_, host_->bottom, host_->size);
-  if (under_tsan()) __tsan_switch_to_fiber(host_->tsan, 1);
+  if (under_asan())
+    __sanitizer_start_switch_fiber(ending ? nullptr : &fake_stack_, host_->bottom, host_->size);
+  if (under_tsan()) __tsan_switch_to_fiber(host_->tsan, kWithoutOrder);
   switch_stack(&stack_pointer_, host_->stack_pointer);
 }
 

@@ -14,8 +14,8 @@ struct FiberHost {
   void* tsan = nullptr;
 };
 
-// Runs one function after another, each from start() on; leave() stops in the middle of one, resume() goes on. A
-// function that has not ended may be dropped: nothing on its stack is destroyed then.
+// Runs one function after another, each from start() on; leave() stops in the middle of one, resume() goes
+// on. A function that has not ended may be dropped: nothing on its stack is destroyed then.
 class Fiber {
  public:
   using Entry = void (*)();
@@ -25,16 +25,16 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  // The next resume() calls entry() on an empty stack. `colour` staggers the stacks, which would otherwise compete for
-  // the same cache sets.
+  // The next resume() calls entry() on an empty stack. `colour` staggers the stacks, which would otherwise
+  // compete for the same cache sets.
   void start(Entry entry, unsigned colour);
   void resume(FiberHost& host);  // returns when the function leaves or ends
-  void drop();                   // before start(), when the last function was left unfinished
+  void drop(FiberHost& host);    // before start(), when the last function was left unfinished
 
   // On the fiber itself:
-  void entered();            // first, in entry()
-  void leave();              // back to the host; returns when resumed
-  [[noreturn]] void end();   // back to the host for good
+  void entered();           // first, in entry()
+  void leave();             // back to the host; returns when resumed
+  [[noreturn]] void end();  // back to the host for good
 
  private:
   void back_to_host(bool ending);

@@ -11,7 +11,8 @@ namespace fla::detail::emulator {
 namespace {
 
 // The kernel's name from the compiler's text for the instance of launch<kKernel, Body> that runs it:
-// "... [with auto kKernel = fla::detail::{anonymous}::name<float, 4>; Body = ...]" or "... [kKernel = &name<float>, ...]".
+// "... [with auto kKernel = fla::detail::{anonymous}::name<float, 4>; Body = ...]" (GCC) or
+// "... [kKernel = &fla::detail::name, Body = ...]" (clang).
 std::string kernel_name(std::string_view launcher) {
   constexpr std::string_view kMark = "kKernel = ";
   const size_t mark = launcher.find(kMark);
@@ -79,7 +80,8 @@ void run_blocks(Machine& machine, const LaunchRecord& launch, const Settings& se
   const Order order(static_cast<int64_t>(chosen.size()), settings);
   for (size_t i = 0; i < chosen.size(); ++i) {
     const int64_t block = chosen[static_cast<size_t>(order(static_cast<int64_t>(i)))];
-    if (block < 0 || block >= all) throw std::out_of_range("select_blocks: no block " + std::to_string(block));
+    if (block < 0 || block >= all)
+      throw std::out_of_range("select_blocks: no block " + std::to_string(block));
     machine.run_block(block);
   }
 }
@@ -88,8 +90,8 @@ void run_blocks(Machine& machine, const LaunchRecord& launch, const Settings& se
 
 void run_launch(const Shape& shape, const char* launcher, ThreadBody body) {
   if (running_machine) running_machine->fail("a kernel launches a kernel", {});
-  const LaunchRecord launch{kernel_name(launcher), shape.grid, shape.grid_y, shape.block, shape.block_y,
-                            shape.shared_bytes};
+  const LaunchRecord launch{kernel_name(launcher), shape.grid,    shape.grid_y,
+                            shape.block,           shape.block_y, shape.shared_bytes};
   const Settings settings = note_launch(launch);
   if (const std::string action = fault_at("launch"); !action.empty()) {
     KernelFault::Place place;

@@ -52,6 +52,7 @@ void Machine::run_block(int64_t block) {
     running_machine = nullptr;
   } catch (...) {
     running_machine = nullptr;
+    order_acquire(&end_order_);
     drop_threads();
     throw;
   }
@@ -117,7 +118,8 @@ int Machine::next_thread() {
     case Schedule::random:
       w = random_one(ready_warps_, random_);
       return w * kLanes + random_one(warps_[w].ready, random_);
-    case Schedule::round_robin: break;
+    case Schedule::round_robin:
+      break;
   }
   w = cursor_ / kLanes;
   unsigned ready = warps_[w].ready & (~0u << (cursor_ % kLanes));
@@ -139,12 +141,9 @@ void Machine::resume(Lane& lane) {
   lane_ = &lane;
   lane.fiber.resume(host_);
   lane_ = nullptr;
-  if (fault_) {
-    const KernelFault thrown = *std::move(fault_);
-    fault_.reset();
-    throw thrown;
-  }
-  if (exception_) std::rethrow_exception(std::exchange(exception_, nullptr));
+  if (!exception_) return;
+  order_acquire(&end_order_);
+  std::rethrow_exception(std::exchange(exception_, nullptr));
 }
 
 void Machine::stop(Stop why, CallSite site) {
@@ -160,12 +159,7 @@ void Machine::set_ready(Lane& lane) {
   ready_warps_ |= 1u << (lane.linear / kLanes);
 }
 
-void Machine::fail(const std::string& problem, CallSite site) {
-  Lane& lane = *lane_;
-  fault_ = fault(problem, site, &lane);
-  lane.fiber.leave();
-  std::terminate();  // a thread that failed is never resumed
-}
+void Machine::fail(const std::string& problem, CallSite site) { throw fault(problem, site, lane_); }
 
 KernelFault Machine::fault(const std::string& problem, CallSite site, const Lane* lane) const {
   KernelFault::Place place;
@@ -183,7 +177,7 @@ KernelFault Machine::fault(const std::string& problem, CallSite site, const Lane
 
 void Machine::drop_threads() {
   for (int i = 0; i < threads_; ++i)
-    if (lanes_[i].stop != Stop::ended) lanes_[i].fiber.drop();
+    if (lanes_[i].stop != Stop::ended) lanes_[i].fiber.drop(host_);
 }
 
 void Machine::check_block_end() {

@@ -1,10 +1,9 @@
-// One multiprocessor that runs one block at a time, each thread of it on its own fiber. A machine belongs to one host
-// thread, so that several may launch at once.
+// One multiprocessor that runs one block at a time, each thread of it on its own fiber. A machine belongs to
+// one host thread, so that several may launch at once.
 #pragma once
 
 #include <exception>
 #include <memory>
-#include <optional>
 #include <random>
 #include <string>
 #include <utility>
@@ -59,6 +58,7 @@ class Machine {
   uint64_t meet(Collective collective, uint64_t value, int source, unsigned mask, CallSite site);
   void wait_for_transaction(Transaction& t, CallSite site);
   void wake(Transaction& t);
+  // Throws, so that the frames of the kernel are unwound.
   [[noreturn]] void fail(const std::string& problem, CallSite site);
 
  private:
@@ -90,8 +90,7 @@ class Machine {
   unsigned ready_warps_ = 0;
   int threads_ = 0, ended_ = 0, cursor_ = 0;
   Lane* lane_ = nullptr;
-  std::optional<KernelFault> fault_;
-  std::exception_ptr exception_;  // a kernel threw it
+  std::exception_ptr exception_;  // what ended the kernel: a fault, or what it threw itself
 
   SharedArena arena_;
   Transactions transactions_{arena_};

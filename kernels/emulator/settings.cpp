@@ -16,7 +16,8 @@ std::string text_of(const std::string& problem, const KernelFault::Place& p) {
   text += problem;
   if (!p.kernel.empty()) text += " [kernel " + p.kernel;
   if (p.block >= 0) text += ", block (" + std::to_string(p.block) + ", " + std::to_string(p.block_y) + ")";
-  if (p.thread >= 0) text += ", thread (" + std::to_string(p.thread) + ", " + std::to_string(p.thread_y) + ")";
+  if (p.thread >= 0)
+    text += ", thread (" + std::to_string(p.thread) + ", " + std::to_string(p.thread_y) + ")";
   if (!p.kernel.empty()) text += "]";
   return text;
 }
@@ -57,7 +58,8 @@ std::vector<PlannedFault> parse_plan(std::string_view plan) {
       const auto [end, error] = std::from_chars(first, last, fault.number);
       good = colon > 0 && error == std::errc() && end == last && fault.number > 0;
     }
-    if (!good) throw std::invalid_argument("FLA_FAULT: '" + std::string(part) + "' is not event:number=action");
+    if (!good)
+      throw std::invalid_argument("FLA_FAULT: '" + std::string(part) + "' is not event:number=action");
     fault.event = part.substr(0, colon != std::string_view::npos ? colon : equals);
     fault.action = part.substr(equals + 1);
     faults.push_back(std::move(fault));

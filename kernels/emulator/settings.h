@@ -1,5 +1,5 @@
-// What a program that runs kernels on the emulator may choose and ask: schedules, blocks, faults, the list of launches.
-// No kernel types, so that the harness can include it.
+// What a program that runs kernels on the emulator may choose and ask: schedules, blocks, faults, the list of
+// launches. No kernel types, so that the harness can include it.
 //
 // Settings belong to the process; every launch takes a copy when it starts, on whichever host thread.
 #pragma once
@@ -34,8 +34,8 @@ class KernelFault : public std::runtime_error {
   Place place_;
 };
 
-// Which thread of a block runs next, each as far as its next collective. Depth-first schedules run one warp as far as
-// it can go before any other starts: what lacks a barrier then shows in the results.
+// Which thread of a block runs next, each as far as its next collective. Depth-first schedules run one warp
+// as far as it can go before any other starts: what lacks a barrier then shows in the results.
 enum class Schedule { round_robin, warps_ascending, warps_descending, random };
 
 enum class BlockOrder { forward, reverse, random };
@@ -74,10 +74,12 @@ int64_t launch_count();  // since the program started
 std::vector<LaunchRecord> recorded_launches();
 void forget_launches();
 
-// Planned failures, from the environment variable FLA_FAULT or inject_faults: "launch:5=illegal,alloc:3=oom,sync=lost".
-// An event without a number fails every time. "launch" is the emulator's own event: its action "illegal" loses the
-// device, so that every later launch fails too.
-void inject_faults(std::string_view plan);  // replaces the plan and starts counting anew; throws std::invalid_argument
-std::string fault_at(std::string_view event);  // counts the event; the action planned for it, or empty
+// Planned failures, from the environment variable FLA_FAULT or inject_faults:
+// "launch:5=illegal,alloc:3=oom,sync=lost". An event without a number fails every time. "launch" is the
+// emulator's own event: its action "illegal" loses the device, so that every later launch fails too.
+// Replaces the plan and starts counting anew. Throws std::invalid_argument.
+void inject_faults(std::string_view plan);
+// Counts the event; the action planned for it, or empty.
+std::string fault_at(std::string_view event);
 
 }  // namespace fla::detail::emulator

@@ -17,8 +17,8 @@ constexpr unsigned char kEdgePattern = 0xfb;  // a NaN too, but no poison
 }  // namespace
 
 SharedArena::SharedArena() {
-  void* mapping =
-      mmap(nullptr, kUsable + kGuard, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* mapping = mmap(nullptr, kUsable + kGuard, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping == MAP_FAILED) throw std::bad_alloc();
   mapping_ = static_cast<char*>(mapping);
   mprotect(mapping_ + kUsable, kGuard, PROT_NONE);

@@ -1,5 +1,5 @@
-// The dynamic shared memory of the block that runs: exactly as large as the launch asked for, between edges whose
-// change is noticed (at once under ASan, at the block's end otherwise), and in front of a guard page.
+// The dynamic shared memory of the block that runs: exactly as large as the launch asked for, between edges
+// whose change is noticed (at once under ASan, at the block's end otherwise), and in front of a guard page.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,6 @@
-// CUDA's names for kernels that run on the CPU: what common/gpu.h, warp.cuh and ptx.cuh stand on when nvcc does not
-// compile them. Every thread of a block is a fiber that stops at collectives; a broken rule of a collective ends the
-// launch with a KernelFault that names the line.
+// CUDA's names for kernels that run on the CPU: what common/gpu.h, warp.cuh and ptx.cuh stand on when nvcc
+// does not compile them. Every thread of a block is a fiber that stops at collectives; a broken rule of a
+// collective ends the launch with a KernelFault that names the line.
 #pragma once
 
 #include <cmath>
@@ -36,8 +36,8 @@ inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
-// Set by the scheduler whenever it resumes a thread: plain values of CUDA's types, so that `auto`, templates and
-// overloads see what they see under nvcc.
+// Set by the scheduler whenever it resumes a thread: plain values of CUDA's types, so that `auto`, templates
+// and overloads see what they see under nvcc.
 extern constinit thread_local uint3 threadIdx, blockIdx;
 extern constinit thread_local dim3 blockDim, gridDim;
 
@@ -67,10 +67,12 @@ struct ThreadBody {
 };
 void run_launch(const Shape& shape, const char* launcher, ThreadBody body);
 
-// Runs body() for every thread of the launch and returns when all have ended. Throws KernelFault, which names kKernel.
+// Runs body() for every thread of the launch and returns when all have ended. Throws KernelFault, which names
+// kKernel.
 template <auto kKernel, class Body>
 Status launch(const Shape& shape, const Body& body) {
-  run_launch(shape, __PRETTY_FUNCTION__, {[](const void* object) { (*static_cast<const Body*>(object))(); }, &body});
+  run_launch(shape, __PRETTY_FUNCTION__,
+             {[](const void* object) { (*static_cast<const Body*>(object))(); }, &body});
   return {};
 }
 
@@ -97,8 +99,9 @@ T shuffle_xor(T value, int lane_mask, unsigned mask = 0xffffffffu, CallSite site
   return shuffle(value, current_lane() ^ lane_mask, mask, site);
 }
 
-// Asynchronous copies. A copy is only recorded when it is issued, and its destination poisoned; the bytes move when
-// somebody waits for the phase. So a missing wait, and a stage refilled while it is still read, show as NaN.
+// Asynchronous copies. A copy is only recorded when it is issued, and its destination poisoned; the bytes
+// move when somebody waits for the phase. So a missing wait, and a stage refilled while it is still read,
+// show as NaN.
 struct alignas(8) TransactionBarrier {
   uint64_t word;
 };
@@ -109,7 +112,9 @@ void bulk_load(void* shared, const void* global, uint32_t bytes, TransactionBarr
 void bulk_commit(TransactionBarrier* barrier, CallSite site = CallSite::current());
 void barrier_wait(TransactionBarrier* barrier, uint32_t parity, CallSite site = CallSite::current());
 
-inline void atomic_add(int64_t* address, int64_t value) { __atomic_fetch_add(address, value, __ATOMIC_RELAXED); }
+inline void atomic_add(int64_t* address, int64_t value) {
+  __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
+}
 inline void atomic_min(int64_t* address, int64_t value) {
   int64_t seen = __atomic_load_n(address, __ATOMIC_RELAXED);
   while (value < seen &&

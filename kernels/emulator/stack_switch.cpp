@@ -38,8 +38,8 @@ fla_emulator_switch_stack:
 )");
 
 void* make_stack(char*, char* top, void (*entry)()) {
-  // From below: six registers, the entry, and a null return address, which ends every stack trace. On entry the stack
-  // pointer is 8 below a multiple of 16, as after a call.
+  // From below: six registers, the entry, and a null return address, which ends every stack trace. On entry
+  // the stack pointer is 8 below a multiple of 16, as after a call.
   auto* slots = reinterpret_cast<void**>(reinterpret_cast<uintptr_t>(top) & ~uintptr_t{15});
   *--slots = nullptr;
   *--slots = reinterpret_cast<void*>(entry);
@@ -99,7 +99,8 @@ void switch_stack(void** from, void* to) { fla_emulator_switch_stack(from, to); 
 
 // The context lies on the stack it belongs to, so that a stack pointer names it.
 void* make_stack(char* bottom, char* top, void (*entry)()) {
-  auto* context = reinterpret_cast<ucontext_t*>((reinterpret_cast<uintptr_t>(top) - sizeof(ucontext_t)) & ~uintptr_t{63});
+  auto* context =
+      reinterpret_cast<ucontext_t*>((reinterpret_cast<uintptr_t>(top) - sizeof(ucontext_t)) & ~uintptr_t{63});
   getcontext(context);
   context->uc_stack.ss_sp = bottom;
   context->uc_stack.ss_size = static_cast<size_t>(reinterpret_cast<char*>(context) - bottom);

@@ -6,7 +6,7 @@
 namespace fla::detail::emulator {
 namespace {
 
-constexpr uint64_t kCookie = 0x00f1a0ba44e10000;  // plus the index: the word of a barrier that was initialised
+constexpr uint64_t kCookie = 0x00f1a0ba44e10000;  // plus its index: the word of an initialised barrier
 constexpr uint32_t kMostBytes = (1u << 20) - 1;   // of one phase, on sm_90
 
 bool is_aligned(const void* p, uintptr_t to) { return reinterpret_cast<uintptr_t>(p) % to == 0; }
@@ -16,8 +16,8 @@ bool overlap(const BulkCopy& a, const BulkCopy& b) {
   return x < y + b.bytes && y < x + a.bytes;
 }
 
-// Not memcpy and memset: sanitizers intercept those as accesses of the thread that happens to call them. The empty asm
-// keeps the compiler from turning the loops into them.
+// Not memcpy and memset: sanitizers intercept those as accesses of the thread that happens to call them. The
+// empty asm keeps the compiler from turning the loops into them.
 void move_bytes(const BulkCopy& copy) {
   auto* to = static_cast<uint64_t*>(copy.to);
   auto* from = static_cast<const uint64_t*>(copy.from);
@@ -43,6 +43,7 @@ const char* Transactions::init(TransactionBarrier* barrier) {
   Transaction* known = nullptr;
   if (!find(barrier, known)) return "a transaction barrier is initialised twice";
   note_write(barrier, sizeof *barrier);
+  const Bookkeeping unseen;
   barrier->word = kCookie + all_.size();
   all_.emplace_back().address = barrier;
   order_release(&all_.back());
@@ -75,30 +76,34 @@ const char* Transactions::expect(Transaction& t, uint32_t bytes, CallSite site) 
 const char* Transactions::record(Transaction& t, const BulkCopy& copy) {
   if (!t.armed || t.committed) return "a bulk copy is issued outside barrier_expect and bulk_commit";
   if (copy.bytes % 16 != 0) return "the size of a bulk copy is not a multiple of 16";
-  if (!is_aligned(copy.to, 16) || !is_aligned(copy.from, 16)) return "an address of a bulk copy is not 16-byte aligned";
+  if (!is_aligned(copy.to, 16) || !is_aligned(copy.from, 16))
+    return "an address of a bulk copy is not 16-byte aligned";
   if (!arena_.contains(copy.to, copy.bytes)) return "a bulk copy goes outside shared memory";
   if (is_forbidden(copy.from, copy.bytes)) return "a bulk copy reads outside its buffer";
   for (const Transaction& other : all_)
     for (const BulkCopy& earlier : other.copies)
       if (overlap(earlier, copy)) return "a bulk copy overwrites the destination of one still under way";
-  t.recorded += copy.bytes;
-  t.copies.push_back(copy);
   on_load(copy.from, copy.bytes);
   note_read(copy.from, copy.bytes);
   note_write(copy.to, copy.bytes);
   poison_destination(copy);
+  const Bookkeeping unseen;
+  t.recorded += copy.bytes;
+  t.copies.push_back(copy);
   return nullptr;
 }
 
 const char* Transactions::commit(Transaction& t) {
   if (!t.armed || t.committed) return "bulk_commit without barrier_expect";
-  if (t.recorded != t.expected) return "a phase was told to expect another number of bytes than its copies bring";
+  if (t.recorded != t.expected)
+    return "a phase was told to expect another number of bytes than its copies bring";
   t.committed = true;
   order_release(&t);
   return nullptr;
 }
 
 void Transactions::end_phase(Transaction& t) {
+  const Bookkeeping unseen;
   for (const BulkCopy& copy : t.copies) move_bytes(copy);
   t.copies.clear();
   t.armed = t.committed = false;
@@ -135,7 +140,8 @@ void barrier_expect(TransactionBarrier* barrier, uint32_t bytes, CallSite site) 
 void bulk_load(void* shared, const void* global, uint32_t bytes, TransactionBarrier* barrier, CallSite site) {
   Machine& machine = machine_of_kernel(site);
   Transaction& t = transaction_of(machine, barrier, site);
-  if (const char* problem = machine.transactions().record(t, {shared, global, bytes})) machine.fail(problem, site);
+  if (const char* problem = machine.transactions().record(t, {shared, global, bytes}))
+    machine.fail(problem, site);
 }
 
 void bulk_commit(TransactionBarrier* barrier, CallSite site) {
@@ -150,8 +156,10 @@ void barrier_wait(TransactionBarrier* barrier, uint32_t parity, CallSite site) {
   if (parity > 1) machine.fail("the parity of a phase is 0 or 1", site);
   Transaction& t = transaction_of(machine, barrier, site);
   while ((t.phase & 1) == parity) {
-    if (t.armed && t.committed) machine.transactions().end_phase(t);
-    else machine.wait_for_transaction(t, site);
+    if (t.armed && t.committed)
+      machine.transactions().end_phase(t);
+    else
+      machine.wait_for_transaction(t, site);
   }
   order_acquire(&t);
 }

@@ -188,7 +188,7 @@ struct Decision {
 };
 inline Decision less_(const Bound& a, const Bound& b) {
   const double e = a.e + b.e;
-  return {a.v<b.v, e> 0 && std::abs(a.v - b.v) <= e};
+  return {.holds = a.v < b.v, .ambiguous = e > 0 && std::abs(a.v - b.v) <= e};
 }
 inline Bound select_(Decision decision, const Bound& a, const Bound& b) {
   const Bound& taken = decision.holds ? a : b;

@@ -21,8 +21,9 @@ struct FunctionError {
   double log1p = 2;
   double rsqrt = 2;  // rsqrt.approx
   double sqrt = 1;   // sqrt.approx
-  double sigmoid =
-      5;  // both halves from one exponential: exp 2, 1 + e 0.5, reciprocal 1, product 0.5, e again 1
+  // Both halves from one exponential e: its own 2, 0.5 of 1 + e, 1 of the reciprocal, 0.5 of the product,
+  // and what e does to 1 + e, 1.
+  double sigmoid = 5;
   double divide = 1;  // also as a product with a rounded reciprocal
 };
 inline constexpr FunctionError kFunctionError;

@@ -33,70 +33,40 @@ SingleBy<A> of(float value) {
 
 // Hidden in a template so that no double converts itself into a candidate.
 template <Accumulation A>
-SingleBy<A> operator-(SingleBy<A> a) {
-  return single::of<A>(-a.v);
-}
+SingleBy<A> operator-(SingleBy<A> a) { return single::of<A>(-a.v); }
 template <Accumulation A>
-SingleBy<A> operator+(SingleBy<A> a, SingleBy<A> b) {
-  return single::of<A>(a.v + b.v);
-}
+SingleBy<A> operator+(SingleBy<A> a, SingleBy<A> b) { return single::of<A>(a.v + b.v); }
 template <Accumulation A>
-SingleBy<A> operator-(SingleBy<A> a, SingleBy<A> b) {
-  return single::of<A>(a.v - b.v);
-}
+SingleBy<A> operator-(SingleBy<A> a, SingleBy<A> b) { return single::of<A>(a.v - b.v); }
 template <Accumulation A>
-SingleBy<A> operator*(SingleBy<A> a, SingleBy<A> b) {
-  return single::of<A>(a.v * b.v);
-}
+SingleBy<A> operator*(SingleBy<A> a, SingleBy<A> b) { return single::of<A>(a.v * b.v); }
 template <Accumulation A>
-SingleBy<A> operator/(SingleBy<A> a, SingleBy<A> b) {
-  return single::of<A>(a.v / b.v);
-}
+SingleBy<A> operator/(SingleBy<A> a, SingleBy<A> b) { return single::of<A>(a.v / b.v); }
 template <Accumulation A>
-SingleBy<A>& operator+=(SingleBy<A>& a, SingleBy<A> b) {
-  return a = a + b;
-}
+SingleBy<A>& operator+=(SingleBy<A>& a, SingleBy<A> b) { return a = a + b; }
 
 template <Accumulation A>
-SingleBy<A> exp_(SingleBy<A> a) {
-  return single::of<A>(std::exp(a.v));
-}
+SingleBy<A> exp_(SingleBy<A> a) { return single::of<A>(std::exp(a.v)); }
 template <Accumulation A>
-SingleBy<A> log_(SingleBy<A> a) {
-  return single::of<A>(std::log(a.v));
-}
+SingleBy<A> log_(SingleBy<A> a) { return single::of<A>(std::log(a.v)); }
 template <Accumulation A>
-SingleBy<A> log1p_(SingleBy<A> a) {
-  return single::of<A>(std::log1p(a.v));
-}
+SingleBy<A> log1p_(SingleBy<A> a) { return single::of<A>(std::log1p(a.v)); }
 template <Accumulation A>
-SingleBy<A> sqrt_(SingleBy<A> a) {
-  return single::of<A>(std::sqrt(a.v));
-}
+SingleBy<A> sqrt_(SingleBy<A> a) { return single::of<A>(std::sqrt(a.v)); }
 template <Accumulation A>
-SingleBy<A> rsqrt_(SingleBy<A> a) {
-  return single::of<A>(1.0f / std::sqrt(a.v));
-}
+SingleBy<A> rsqrt_(SingleBy<A> a) { return single::of<A>(1.0f / std::sqrt(a.v)); }
 template <Accumulation A>
-SingleBy<A> tanh_(SingleBy<A> a) {
-  return single::of<A>(std::tanh(a.v));
-}
+SingleBy<A> tanh_(SingleBy<A> a) { return single::of<A>(std::tanh(a.v)); }
 template <Accumulation A>
-SingleBy<A> abs_(SingleBy<A> a) {
-  return single::of<A>(std::abs(a.v));
-}
+SingleBy<A> abs_(SingleBy<A> a) { return single::of<A>(std::abs(a.v)); }
 template <Accumulation A>
 SingleBy<A> max_(SingleBy<A> a, SingleBy<A> b) {
   return single::of<A>(std::isnan(a.v) || std::isnan(b.v) ? a.v + b.v : a.v > b.v ? a.v : b.v);
 }
 template <Accumulation A>
-SingleBy<A> min_(SingleBy<A> a, SingleBy<A> b) {
-  return -max_(-a, -b);
-}
+SingleBy<A> min_(SingleBy<A> a, SingleBy<A> b) { return -max_(-a, -b); }
 template <Accumulation A>
-bool less_(SingleBy<A> a, SingleBy<A> b) {
-  return a.v < b.v;
-}
+bool less_(SingleBy<A> a, SingleBy<A> b) { return a.v < b.v; }
 
 template <Accumulation A>
 Sigmoid<SingleBy<A>> sigmoid_(SingleBy<A> a) {
@@ -106,17 +76,11 @@ Sigmoid<SingleBy<A>> sigmoid_(SingleBy<A> a) {
 }
 
 template <Accumulation A>
-double value(SingleBy<A> a) {
-  return static_cast<double>(a.v);
-}
+double value(SingleBy<A> a) { return static_cast<double>(a.v); }
 template <Accumulation A>
-bool is_nan(SingleBy<A> a) {
-  return std::isnan(a.v);
-}
+bool is_nan(SingleBy<A> a) { return std::isnan(a.v); }
 template <Accumulation A>
-SingleBy<A> detach(SingleBy<A> a) {
-  return a;
-}
+SingleBy<A> detach(SingleBy<A> a) { return a; }
 template <Accumulation A>
 SingleBy<A> store_as(DType type, SingleBy<A> a) {
   return single::of<A>(static_cast<float>(rounded(type, static_cast<double>(a.v))));

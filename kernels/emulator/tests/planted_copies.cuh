@@ -20,9 +20,9 @@ enum class CopyFault {
   no_init,
   init_not_awaited,  // no barrier between initialisation and use by others
   armed_twice,
-  no_commit,         // harmless on sm_90, a deadlock elsewhere
-  overlapping,       // both stages in the same place
-  left_behind,       // the block ends with a copy under way
+  no_commit,    // harmless on sm_90, a deadlock elsewhere
+  overlapping,  // both stages in the same place
+  left_behind,  // the block ends with a copy under way
 };
 
 inline constexpr int kRowBytes = 512, kRowFloats = kRowBytes / 4, kStages = 2, kCopyThreads = 128;
@@ -36,9 +36,10 @@ template <CopyFault kFault>
 FLA_DEVICE void fetch_row(RingOfTwo* ring, const float* x, int row) {
   const int s = row % kStages;
   const uint32_t bytes = kFault == CopyFault::odd_size ? kRowBytes - 8 : kRowBytes;
-  const float* from = x + static_cast<int64_t>(row) * kRowFloats + (kFault == CopyFault::misaligned_source ? 1 : 0);
+  const float* from =
+      x + static_cast<int64_t>(row) * kRowFloats + (kFault == CopyFault::misaligned_source ? 1 : 0);
   unsigned char* to = ring->stage[kFault == CopyFault::overlapping ? 0 : s];
-  if (kFault == CopyFault::outside_shared) to = ring->stage[0] + sizeof(RingOfTwo) - 16;
+  if (kFault == CopyFault::outside_shared) to = reinterpret_cast<unsigned char*>(ring + 1) - 16;
   barrier_expect(&ring->barrier[s], kFault == CopyFault::too_few_bytes ? bytes + 16 : bytes);
   if (kFault == CopyFault::armed_twice) barrier_expect(&ring->barrier[s], bytes);
   bulk_load(to, from, bytes, &ring->barrier[s]);

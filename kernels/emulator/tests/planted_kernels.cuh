@@ -1,5 +1,5 @@
-// Small kernels, right as they stand and wrong with kPlanted: one fault each, of the kinds that happen. The text is that
-// of any kernel of ours and compiles with nvcc too.
+// Small kernels, right as they stand and wrong with kPlanted: one fault each, of the kinds that happen. The
+// text is that of any kernel of ours and compiles with nvcc too.
 #pragma once
 
 #include "common/alignment.h"
@@ -17,7 +17,8 @@ FLA_KERNEL void scale(const float* x, float* y, int64_t n) {
   if (kPlanted ? i <= n : i < n) store_float(y + i, 2.0f * load_float(x + i));
 }
 
-// Sums rows of `columns` floats, one block per row. Planted: nothing between the partial sums and their reader.
+// Sums rows of `columns` floats, one block per row. Planted: nothing between the partial sums and their
+// reader.
 template <bool kPlanted>
 FLA_KERNEL void sum_rows(const float* x, float* y, int columns) {
   float* slots = shared_memory<float>();
@@ -33,8 +34,8 @@ FLA_KERNEL void sum_rows(const float* x, float* y, int columns) {
   store_float(y + blockIdx.x, sum);
 }
 
-// y = the sum of x over the block, `rounds` times over, each round adding what the last one found. Planted: a slot of
-// the next round may be written while a slower warp still reads this one's.
+// y = the sum of x over the block, `rounds` times over, each round adding what the last one found. Planted: a
+// slot of the next round may be written while a slower warp still reads this one's.
 template <bool kPlanted>
 FLA_KERNEL void sum_again(const float* x, float* y, int rounds) {
   float* slots = shared_memory<float>();
@@ -134,7 +135,8 @@ FLA_KERNEL void mark_rows(float* y, int columns) {
   if (threadIdx.x == 0) store_float(y + (kPlanted ? static_cast<int64_t>(narrow) : row), 1.0f);
 }
 
-// Every thread's place in a two-dimensional grid of two-dimensional blocks. Planted: rows of the block as wide as high.
+// Every thread's place in a two-dimensional grid of two-dimensional blocks. Planted: rows of the block as
+// wide as high.
 template <bool kPlanted>
 FLA_KERNEL void number_threads(float* y) {
   const unsigned width = kPlanted ? blockDim.y : blockDim.x;

@@ -1,0 +1,58 @@
+// The numbers of an input: a pure function of the seed, the field's name and the element's index, so that any part of
+// any tensor can be made anywhere, by any thread, again.
+//
+// Fills of the data inputs (weights and upstream gradients stay normal, except under exact and positive):
+//   normal     N(0, 1)
+//   exact      small multiples of 1/2: sums of thousands of products are exact in fp32, tolerance 0
+//   scaled     rows scaled by 1e-3 .. 1e3: mixed-up rows and wrong statistics show
+//   tiny       mean square 1e-6, below the square root of eps
+//   offset     mean 1000, spread 1: cancellation
+//   positive   1 + |N|: long one-sign sums
+//   constant   one value a row, every third row zeros
+//   zeros
+//   ties       three values only: equal maxima
+//   masked     -inf patterns by row: tail block, first block, all but one, all
+//   confident  the label's logit ahead by 0 .. 40
+//   extremes   largest, smallest normal, subnormal, -0
+//   specials   one NaN or infinity in some rows
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "harness/problem.h"
+
+namespace fla::harness {
+
+class Generator {
+ public:
+  // For one present field of a problem whose shapes are known.
+  Generator(const Problem& problem, int field);
+
+  double real(int64_t index) const;      // unrounded
+  int64_t integer(int64_t index) const;
+  double cheap_real(int64_t index) const;  // uniform in (-1.7, 1.7): the bulk outside a sample
+
+ private:
+  double filled(int64_t index) const;
+  int64_t label(int64_t index) const;
+
+  const Problem& problem_;
+  const Field& field_;
+  uint64_t seed_;
+  std::string fill_;
+  DType dtype_;
+  bool data_input_ = false;
+  int64_t columns_ = 1, ignore_index_ = 0, classes_ = 0;
+  double ignore_share_ = 0;
+  bool hostile_ = false;
+  int labels_field_ = -1;
+};
+
+// Whether this input is an upstream gradient: named d<tensor> after a tensor of the forward or of the struct itself.
+bool is_upstream(const Problem& problem, const Field& field);
+
+// The offsets of packed sequences: N + 1 values.
+std::vector<int64_t> sequence_offsets(const Problem& problem, int64_t sequences, int64_t tokens, uint64_t seed);
+
+}  // namespace fla::harness

@@ -1,0 +1,15 @@
+// The modules of the operator table; operator.cpp puts them together. No self-registration: a grep finds every operator.
+#pragma once
+
+#include <vector>
+
+#include "harness/operator.h"
+
+namespace fla::harness {
+
+void add_norm(std::vector<Direction>&);
+void add_activation(std::vector<Direction>&);
+void add_loss(std::vector<Direction>&);
+void add_conv(std::vector<Direction>&);
+
+}  // namespace fla::harness
