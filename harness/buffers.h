@@ -60,7 +60,7 @@ class Buffers {
   std::string damaged_gap(int field) const;
   std::string stray_element(int field) const;
   std::vector<unsigned char> read(int field) const;
-  std::vector<unsigned char> read_sample(int field, int axis, int64_t per_index) const;
+  std::vector<unsigned char> read_sample(int field, int axis) const;
   uint64_t digest(int field) const;
   DType dtype(int field) const;
 
@@ -73,9 +73,8 @@ class Buffers {
 // "y differs at [3,17]", or empty when all bits are equal.
 std::string difference(const Problem&, const Snapshot& expected, const Snapshot& got);
 
-// The axis of a present tensor that runs along the problem's sample dimension, -1 for none; `per_index`
-// becomes the number of elements on that axis per index of the dimension.
-int sample_axis(const Problem&, int field, int64_t& per_index);
+// The axis of a present tensor that runs along the problem's sample dimension, -1 for none.
+int sample_axis(const Problem&, int field);
 
 // "[3,0,17]" of a row-major element.
 std::string index_text(const std::vector<int64_t>& size, int64_t element);

@@ -37,10 +37,8 @@ void add_gradients(const Case& c, std::vector<Check>& checks) {
   const bool fused = !backward && is_fused(d);
   if (!backward && !fused) return;
   if (!has_derivative(c)) return checks.push_back(skipped("gradient", "these numbers have no derivative"));
-  GradientPair pair;
-  if (fused) pair = fused_pair(c);
-  else if (backward != &d) pair = pair_from_forward(c, *backward);
-  else pair = pair_from_backward(*find_direction(d.op + "." + d.backward_of), c);
+  const Direction* forward = d.backward_of.empty() ? &d : find_direction(d.op + "." + d.backward_of);
+  const GradientPair pair = gradient_pair(c, *forward, fused ? d : *backward);
   const std::vector<Check> proofs = prove_gradients(pair);
   checks.insert(checks.end(), proofs.begin(), proofs.end());
 }

@@ -111,13 +111,12 @@ class Proof {
 
   // Inputs, outputs and saved tensors of the forward under their own names, cotangents as d<output>.
   Evaluation<double> backward() const {
-    Problem problem = pair_.backward;
+    const Problem& problem = pair_.backward;
     Evaluation<double> back = inputs_as<double>(problem);
     for (size_t f = 0; f < problem.signature.fields.size(); ++f) {
       const int source = pair_.forward.index_of(problem.signature.fields[f].name);
       if (problem.signature.fields[f].role != Role::input || !problem.present(static_cast<int>(f))) continue;
       if (source < 0 || !pair_.forward.present(source)) continue;
-      problem.values[f] = pair_.forward.values[static_cast<size_t>(source)];
       back.values[f] = forward_.values[static_cast<size_t>(source)];
       back.integers[f] = forward_.integers[static_cast<size_t>(source)];
     }

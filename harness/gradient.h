@@ -20,11 +20,10 @@ struct GradientPair {
   bool fused = false;
 };
 
-// The pair that a case of either direction speaks of. Presence follows the names: a backward input named like
-// a forward tensor is that tensor, d<name> is the gradient of <name>.
-GradientPair pair_from_forward(const Case& forward, const Direction& backward);
-GradientPair pair_from_backward(const Direction& forward, const Case& backward);
-GradientPair fused_pair(const Case&);
+// The pair that a case of either direction speaks of, with fewer rows where it is long. A fused direction is
+// passed twice.
+GradientPair gradient_pair(const Case&, const Direction& forward, const Direction& backward);
+// Whether a direction's outputs include the gradients of its own inputs.
 bool is_fused(const Direction&);
 
 // One check "gradient:<input>" per differentiable input, and "gradient:joint" for all at once.

@@ -20,7 +20,7 @@
 namespace fla::harness {
 
 struct Traits {
-  std::string sample_dim, backward_of;
+  std::string sample_dim = {}, backward_of = {};
   double (*flops)(const void*) = nullptr;
   bool batch_invariant = false;
   std::vector<std::pair<std::string, std::string>> replaced_by = {};

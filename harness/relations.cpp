@@ -40,38 +40,58 @@ std::string empty_dimension(const Problem& problem, int symbol, Device& device) 
   return {};
 }
 
-// The bytes of one index of the axis that runs along the sample dimension, gathered from a dense tensor.
-std::vector<unsigned char> slice(const std::vector<unsigned char>& dense, const Tensor& t, int axis,
-                                 int64_t index, int64_t per_index) {
-  int64_t outer = 1, inner = size_of(t.dtype);
+// One index of an axis of a dense array, `width` array entries per element of the tensor.
+template <class T>
+std::vector<T> slice(const std::vector<T>& dense, const Tensor& t, int axis, int64_t index, int64_t width) {
+  int64_t outer = 1, inner = width;
   for (int i = 0; i < axis; ++i) outer *= t.size[i];
   for (int i = axis + 1; i < t.rank; ++i) inner *= t.size[i];
-  std::vector<unsigned char> bytes;
+  std::vector<T> part;
   for (int64_t o = 0; o < outer; ++o) {
-    const auto from = dense.begin() + (o * t.size[axis] + index * per_index) * inner;
-    bytes.insert(bytes.end(), from, from + per_index * inner);
+    const auto from = dense.begin() + (o * t.size[axis] + index) * inner;
+    part.insert(part.end(), from, from + inner);
   }
-  return bytes;
+  return part;
+}
+
+// The problem that one row is by itself, with the values it has in the whole.
+Problem one_row(const Problem& whole, int64_t row) {
+  Problem chosen = whole;
+  chosen.sample = {row};
+  for (size_t f = 0; f < whole.signature.fields.size(); ++f) {
+    HostTensor& values = chosen.values[f];
+    if (values.real.empty() && values.integer.empty()) continue;
+    const int axis = sample_axis(whole, static_cast<int>(f));
+    if (axis < 0) continue;
+    const Tensor& t = whole.args.tensor(whole.signature.fields[f]);
+    if (!values.real.empty()) values.real = slice(values.real, t, axis, row, 1);
+    if (!values.integer.empty()) values.integer = slice(values.integer, t, axis, row, 1);
+    values.size[static_cast<size_t>(axis)] = 1;
+  }
+  return sampled(chosen);
 }
 
 std::string row_alone(const Problem& problem, Device& device, const Snapshot& first, int64_t row) {
-  Problem chosen = problem;
-  chosen.sample = {row};
-  const Problem alone = sampled(chosen);
+  const Problem alone = one_row(problem, row);
   Trial trial(alone, device);
   const Snapshot got = trial.run(Poison::nan);
   for (size_t f = 0; f < problem.signature.fields.size(); ++f) {
-    int64_t per_index = 1;
-    const int field = static_cast<int>(f);
-    if (problem.signature.fields[f].role == Role::input || !problem.present(field)) continue;
-    const int axis = sample_axis(problem, field, per_index);
+    const Field& field = problem.signature.fields[f];
+    if (field.role == Role::input || !problem.present(static_cast<int>(f))) continue;
+    const int axis = sample_axis(problem, static_cast<int>(f));
     if (axis < 0) continue;
-    const Tensor& t = problem.args.tensor(problem.signature.fields[f]);
-    if (got.bytes[f] != slice(first.bytes[f], t, axis, row, per_index))
-      return problem.signature.fields[f].name + " of row " + std::to_string(row) +
-             " has other bits when alone";
+    const Tensor& t = problem.args.tensor(field);
+    if (got.bytes[f] != slice(first.bytes[f], t, axis, row, size_of(t.dtype)))
+      return field.name + " of row " + std::to_string(row) + " has other bits when alone";
   }
   return {};
+}
+
+// Padding and odd bases may put a row on another path than its dense copy; the promise is about equal
+// layouts.
+bool plain_layout(const Problem& problem) {
+  return std::none_of(problem.origin.values.begin(), problem.origin.values.end(),
+                      [](const auto& v) { return v.first.find('.') != std::string::npos; });
 }
 
 }  // namespace
@@ -123,6 +143,11 @@ Check check_dropped_outputs(Trial& trial, const Snapshot& first) {
 Check check_rows_alone(const Problem& problem, Device& device, const Snapshot& first) {
   const int64_t rows = problem.dims.at(problem.origin.direction->sample_dim);
   Check check = verdict("relation:rows_alone", "");
+  if (!plain_layout(problem)) {
+    check.status = CaseStatus::skipped;
+    check.detail = "a row has another layout when alone";
+    return check;
+  }
   for (const int64_t row : std::set<int64_t>{0, rows / 2, rows - 1}) {
     const std::string where = row_alone(problem, device, first, row);
     ++check.elements;

@@ -32,32 +32,29 @@ std::string index_text(const std::vector<int64_t>& size, int64_t element) {
   return "[" + text + "]";
 }
 
-int sample_axis(const Problem& p, int field, int64_t& per_index) {
+int sample_axis(const Problem& p, int field) {
   const Field& f = p.signature.fields[static_cast<size_t>(field)];
   const Tensor& t = p.args.tensor(f);
   const bool omits = t.rank < static_cast<int>(f.dims.size());
   int axis = 0;
   for (const Dim& d : f.dims) {
     if (omits && d.omittable) continue;
-    const bool named = d.symbol >= 0 && d.over == 1 && d.plus == 0 &&
+    const bool named = d.symbol >= 0 && d.times == 1 && d.over == 1 && d.plus == 0 &&
                        p.signature.dims[static_cast<size_t>(d.symbol)].name == p.origin.direction->sample_dim;
-    if (named) {
-      per_index = d.times;
-      return axis;
-    }
+    if (named) return axis;
     ++axis;
   }
   return -1;
 }
 
-std::vector<unsigned char> Buffers::read_sample(int field, int axis, int64_t per_index) const {
+std::vector<unsigned char> Buffers::read_sample(int field, int axis) const {
   const Tensor& t = args_.tensor(problem_.signature.fields[static_cast<size_t>(field)]);
   const int64_t size = size_of(t.dtype);
   Tensor inner = t;  // what one index of the sample covers
   inner.rank = t.rank - axis;
   std::copy(t.size + axis, t.size + t.rank, inner.size);
   std::copy(t.stride + axis, t.stride + t.rank, inner.stride);
-  inner.size[0] = per_index;
+  inner.size[0] = 1;
   const Strided elements(inner);
 
   int64_t outer = 1;
@@ -70,7 +67,7 @@ std::vector<unsigned char> Buffers::read_sample(int field, int axis, int64_t per
       rest /= t.size[i];
     }
     for (const int64_t index : problem_.sample) {
-      const int64_t at = base + index * per_index * t.stride[axis];
+      const int64_t at = base + index * t.stride[axis];
       append(device_, elements, size, static_cast<const unsigned char*>(t.data) + at * size, bytes);
     }
   }
@@ -78,9 +75,8 @@ std::vector<unsigned char> Buffers::read_sample(int field, int axis, int64_t per
 }
 
 std::vector<unsigned char> Buffers::read(int field) const {
-  int64_t per_index = 1;
-  const int axis = problem_.sample.empty() ? -1 : sample_axis(problem_, field, per_index);
-  if (axis >= 0) return read_sample(field, axis, per_index);
+  const int axis = problem_.sample.empty() ? -1 : sample_axis(problem_, field);
+  if (axis >= 0) return read_sample(field, axis);
   const Tensor& t = args_.tensor(problem_.signature.fields[static_cast<size_t>(field)]);
   std::vector<unsigned char> bytes;
   append(device_, *entries_[static_cast<size_t>(field)].elements, size_of(t.dtype),

@@ -1,0 +1,22 @@
+// fla-check --self-test: faults planted on purpose, and the nets that must catch every one of them
+// (reliability-and-numerics.md 2.15). Needs no GPU and no emulator: the kernels that err are the references.
+//
+//   L0 output     right answers with damage done to them, and calls that break the protocol
+//   L1 semantics  operators that compute something else, or compute it badly
+//   L3 harness    a checker, its files and its worker processes that fail themselves
+//
+// Faults in kernel sources (L2) need the emulator and are tests of kernels/emulator.
+#pragma once
+
+#include <string>
+
+namespace fla::harness {
+
+// Prints which net caught what, and how small an error is always caught. Returns kPassed, or kSelfTestFailed
+// when a fault escaped or something right was reported. `verbose` prints every planted fault.
+int run_self_test(bool verbose);
+
+// The same with the net of that name switched off, to show that an escape is reported.
+int run_self_test_without(const std::string& net, bool verbose);
+
+}  // namespace fla::harness
