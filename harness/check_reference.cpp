@@ -50,6 +50,9 @@ void add_models(const Case& c, std::vector<Check>& checks) {
   Evaluation<reference::Bound> expected = inputs_as<reference::Bound>(problem);
   Evaluation<reference::Single> model = inputs_as<reference::Single>(problem);
   Evaluation<double> plain = inputs_as<double>(problem);
+  // Intermediates of these leave the range of fp32, where Bound says infinity and double does not.
+  const std::string fill(c.find("fill").value_or("normal"));
+  const bool beyond_fp32 = fill == "extremes" || fill == "specials";
   evaluate(problem, expected);
   evaluate(problem, model);
   evaluate(problem, plain);
@@ -61,6 +64,7 @@ void add_models(const Case& c, std::vector<Check>& checks) {
     std::vector<double> got;
     for (const reference::Single& x : model.values[f]) got.push_back(round_to(t.dtype, value(x)));
     checks.push_back(compare("single:" + field.name, t.dtype, size, got, expected.values[f]));
+    if (beyond_fp32) continue;
     got.clear();
     for (const double x : plain.values[f]) got.push_back(round_to(t.dtype, x));
     checks.push_back(compare("double:" + field.name, t.dtype, size, got, expected.values[f]));

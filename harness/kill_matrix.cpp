@@ -75,19 +75,14 @@ void KillMatrix::clean(const std::string& layer, const std::string& subject, Rep
 }
 
 std::string KillMatrix::table() const {
-  std::set<std::string> nets;
-  for (const Row& r : rows_)
-    for (const auto& [net, count] : r.nets) nets.insert(net);
   reports::Table t;
-  t.columns = {{"layer"}, {"fault"}, {"planted", true}, {"caught", true}};
-  for (const std::string& net : nets) t.columns.push_back({net, true});
+  t.columns = {{"layer"}, {"fault"}, {"planted", true}, {"caught", true}, {"share", true}, {"reported by"}};
   for (const Row& r : rows_) {
-    std::vector<std::string> cells{r.layer, r.fault, std::to_string(r.planted), std::to_string(r.caught)};
-    for (const std::string& net : nets) {
-      const auto at = r.nets.find(net);
-      cells.push_back(at == r.nets.end() ? "" : std::to_string(at->second));
-    }
-    t.rows.push_back(std::move(cells));
+    std::string nets;
+    for (const auto& [net, count] : r.nets)
+      nets += (nets.empty() ? "" : ", ") + net + " " + std::to_string(count);
+    t.rows.push_back({r.layer, r.fault, std::to_string(r.planted), std::to_string(r.caught),
+                      reports::percent(static_cast<double>(r.caught) / r.planted), nets});
   }
   return reports::aligned(t);
 }

@@ -87,14 +87,19 @@ class Shaper {
     return of && of->role != Role::input;
   }
 
+  // Its key then speaks of the forward's tensor only.
+  bool is_replaced(const Field& f) const {
+    for (const auto& [from, to] : direction_.replaced_by) {
+      const Tensor* there = forward_tensor(to);
+      if (f.name == from && there && *there) return true;
+    }
+    return false;
+  }
+
   bool by_default(const Field& f) const {
     if (!f.with.empty() && !problem_.args.tensor(*problem_.signature.field(f.with))) return false;
     if (f.presence == Presence::required) return true;
     if (is_recomputed(f)) return false;
-    for (const auto& [from, to] : direction_.replaced_by) {
-      const Tensor* there = forward_tensor(to);
-      if (f.name == from && there && *there) return false;
-    }
     if (const Tensor* same = forward_tensor(f.name)) return static_cast<bool>(*same);
     if (f.name[0] == 'd')
       if (const Tensor* of = forward_tensor(f.name.substr(1))) return static_cast<bool>(*of);
@@ -105,7 +110,7 @@ class Shaper {
     for (int round = 0; round < 4; ++round) {
       for (const Field& f : problem_.signature.fields) {
         const auto given = case_.find(f.name);
-        const bool present = given ? *given != "none" : by_default(f);
+        const bool present = !is_replaced(f) && (given ? *given != "none" : by_default(f));
         problem_.args.tensor(f) = {};
         problem_.args.tensor(f).rank = present ? 1 : 0;
       }

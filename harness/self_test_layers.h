@@ -21,7 +21,7 @@ void plant_harness_faults(KillMatrix&);
 // The smallest error of a single element from which on every one is caught, in ulps: those of its dtype at the
 // element's size, or at the usual size in the tensor where that is larger.
 struct Sensitivity {
-  std::string subject, tensor, fill;
+  std::string op, tensor;
   DType dtype = DType::f32;
   double always_ulps = 0;  // caught in every element
   double usual_ulps = 0;   // caught in half of them
@@ -34,7 +34,7 @@ std::string sensitivity_table(const std::vector<Sensitivity>&);
 // An operator that computes something else than its formula.
 struct SemanticFault {
   std::string name;
-  std::string case_text;  // the first "?" is replaced by each dtype of `dtypes`
+  std::string case_text;  // "?" is replaced by each of `dtypes`
   Fault fault;
   std::vector<std::string> dtypes = {"f32", "bf16"};
 };
@@ -43,7 +43,10 @@ void add_activation_faults(std::vector<SemanticFault>&);
 void add_loss_faults(std::vector<SemanticFault>&);
 void add_conv_faults(std::vector<SemanticFault>&);
 
-// Faults of many operators.
+// The answers of another call; only these outputs of it, or all.
+Fault of_other_call(std::function<void(Problem&)> change, std::vector<std::string> only = {});
+// The right answers, changed.
+Fault with_answers(std::function<void(const Problem&, Answers&)> change);
 Fault zeroed(const std::string& field);
 Fault negated(const std::string& field);
 Fault accumulated(Scalar);

@@ -60,6 +60,28 @@ ConvBackwardArgs arguments(const CausalConv1dBackward& a, const ConvExtent& e, c
   return args;
 }
 
+bool asks_for_anything(const ConvBackwardArgs& a) {
+  return a.dx || a.dresidual || a.weight_partials || a.bias_partials;
+}
+
+// The windowed kernel where it fits; outputs that it cannot write (another dtype, unaligned) come from the tiles.
+Status token_gradients(const ConvBackwardArgs& args, const CausalConv1dBackward& a, const WalkPlan& p, Stream stream) {
+  if (!p.windowed) return asks_for_anything(args) ? causal_conv1d_backward_tiles(args, p, stream) : Status{};
+  ConvBackwardArgs windowed = args, rest = args;
+  rest.weight_partials = rest.bias_partials = nullptr;
+  (fits_window(a, a.dx) ? rest : windowed).dx = {};
+  (fits_window(a, a.dresidual) ? rest : windowed).dresidual = {};
+  if (asks_for_anything(windowed))
+    if (Status s = causal_conv1d_backward_windowed(windowed, p, a.x.dtype, stream); !s.ok()) return s;
+  if (!asks_for_anything(rest)) return {};
+  const WalkPlan tiles = plan_tiles(extent_of(a));
+  rest.segments = static_cast<uint32_t>(tiles.segments);
+  rest.channel_blocks = static_cast<uint32_t>(tiles.channel_blocks);
+  rest.steps = static_cast<int32_t>(tiles.steps);
+  rest.lane_bits = tiles.lane_bits;
+  return causal_conv1d_backward_tiles(rest, tiles, stream);
+}
+
 }  // namespace
 
 Status check(const CausalConv1dBackward& a) {
@@ -92,11 +114,7 @@ Status run(const CausalConv1dBackward& a, Workspace workspace, Stream stream) {
     if (a.dweight) args.weight_partials = reinterpret_cast<float*>(partials);
     if (a.dbias)
       args.bias_partials = reinterpret_cast<float*>(partials + (a.dweight ? partial_bytes(p, e.d * e.w) : 0));
-    if (a.dx || a.dweight || a.dbias || a.dresidual) {
-      Status s = p.windowed ? causal_conv1d_backward_windowed(args, p, a.x.dtype, stream)
-                            : causal_conv1d_backward_tiles(args, p, stream);
-      if (!s.ok()) return s;
-    }
+    if (Status s = token_gradients(args, a, p, stream); !s.ok()) return s;
   }
   if (Status s = finish_columns(column_target(args.weight_partials, a.dweight), parts, e.d * e.w, stream);
       !s.ok())

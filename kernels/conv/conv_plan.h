@@ -122,20 +122,27 @@ inline int64_t backward_steps(const ConvExtent& e) {
 // Without the window: a block of 32 channels x 8 lanes takes tiles of 64 tokens.
 inline constexpr int kTileChannels = 32, kTileLanes = 8, kTileTokens = 64;
 
-inline WalkPlan plan(const CausalConv1dBackward& a) {
-  const ConvExtent e = extent_of(a);
-  WalkPlan p = plan_walks(e, kBackwardVector, kBackwardThreads, backward_steps(e));
-  const DType type = a.x.dtype;
-  auto fits = [&](const Tensor& t) { return !t || (t.dtype == type && channels_allow(t, kBackwardVector)); };
-  p.windowed &= e.w >= kFewestTaps && e.w <= kMostTaps && fits(a.x) && fits(a.dy) && fits(a.dx) &&
-                fits(a.dresidual) && filter_is_packed(a.weight, a.bias, kBackwardVector);
-  if (p.windowed) return p;
-  p = {};
+inline WalkPlan plan_tiles(const ConvExtent& e) {
+  WalkPlan p;
   p.steps = kTileTokens;
   p.segments = divide_up(e.t, p.steps);
   p.groups = e.b * p.segments;
   p.channel_blocks = divide_up(e.d, kTileChannels);
   return p;
+}
+
+// Whether the windowed kernel can read or write this tensor.
+inline bool fits_window(const CausalConv1dBackward& a, const Tensor& t) {
+  return !t || (t.dtype == a.x.dtype && channels_allow(t, kBackwardVector));
+}
+
+// Decided by the inputs alone: which gradients are asked for must not change the bits of any.
+inline WalkPlan plan(const CausalConv1dBackward& a) {
+  const ConvExtent e = extent_of(a);
+  WalkPlan p = plan_walks(e, kBackwardVector, kBackwardThreads, backward_steps(e));
+  p.windowed &= e.w >= kFewestTaps && e.w <= kMostTaps && fits_window(a, a.x) && fits_window(a, a.dy) &&
+                filter_is_packed(a.weight, a.bias, kBackwardVector);
+  return p.windowed ? p : plan_tiles(e);
 }
 
 }  // namespace fla::detail

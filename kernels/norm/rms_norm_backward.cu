@@ -16,17 +16,15 @@ const Tensor& stored_rows(const RmsNormBackward& a) { return a.x ? a.x : a.resid
 // The fast forms know these pairs of dtypes: u and the residual gradients, dy and dx.
 bool pair_is_known(const RmsNormBackward& a) {
   const DType u = stored_rows(a).dtype, y = a.dy.dtype;
-  if (!(u == y || (u == DType::f32 && y == DType::bf16))) return false;
-  auto is = [](const Tensor& t, DType dtype) { return !t || t.dtype == dtype; };
-  return is(a.dresidual_out, u) && is(a.dresidual, u) && is(a.dx, y) && is(a.y, y);
+  return (u == y || (u == DType::f32 && y == DType::bf16)) && (!a.dresidual_out || a.dresidual_out.dtype == u);
 }
 
-// Whether the rows of every operand can be numbered without a division: one group, or parameters of their own for each
+// Whether the rows of every input can be numbered without a division: one group, or parameters of their own for each
 // (which are then problems of their own), or groups that step evenly.
 bool flat(const RmsNormBackward& a) {
   const int64_t g = row_extent(stored_rows(a)).g;
   if (g == 1 || a.weight_per_group) return true;
-  for (const Tensor* t : {&stored_rows(a), &a.dy, &a.dresidual_out, &a.dx, &a.dresidual, &a.y})
+  for (const Tensor* t : {&stored_rows(a), &a.dy, &a.dresidual_out})
     if (!groups_collapse(row_operand(*t), g)) return false;
   return groups_collapse(row_operand(a.rstd, true), g);
 }
@@ -36,7 +34,7 @@ struct Problem {
   int64_t problems = 1;  // groups with parameters of their own
   int64_t rows = 0;      // of one problem
   BackwardPlan plan;
-  bool parameters = false;
+  int64_t width = 1;     // elements of a chunk
   bool aligned = false;  // vectors of eight elements may be used
 };
 
@@ -44,16 +42,15 @@ Problem plan(const RmsNormBackward& a) {
   Problem p;
   const Tensor& u = stored_rows(a);
   p.extent = row_extent(u);
-  p.parameters = a.dweight || a.dbias;
   p.problems = a.weight_per_group ? p.extent.g : 1;
   p.rows = p.extent.m * (p.extent.g / (p.problems > 0 ? p.problems : 1));
   const int64_t u_bytes = size_of(u.dtype), y_bytes = size_of(a.dy.dtype);
   const int64_t width = 16 / (u_bytes > y_bytes ? u_bytes : y_bytes);
-  auto allows = [&](int64_t elements) {
-    return p.extent.n % elements == 0 && all_rows_allow(elements, u, a.dy, a.dresidual_out, a.weight, a.bias, a.dx, a.dresidual, a.y);
-  };
-  p.aligned = allows(8);
-  if (!pair_is_known(a) || !allows(width)) {
+  // The mapping is decided by the inputs alone: which gradients are asked for must not change the bits of any.
+  const bool inputs_allow = p.extent.n % width == 0 && all_rows_allow(width, u, a.dy, a.dresidual_out, a.weight, a.bias);
+  p.aligned = p.extent.n % 8 == 0 && all_rows_allow(8, u, a.dy, a.dresidual_out, a.weight, a.bias, a.dx, a.dresidual, a.y);
+  p.width = width;
+  if (!pair_is_known(a) || !inputs_allow) {
     p.plan = {.threads = 256, .parts = parts_for(p.rows, 1, 264)};
     return p;
   }
@@ -74,8 +71,36 @@ Status run_typed(const BackwardArgs& args, const BackwardPlan& plan, bool with_b
                                      : rms_norm_backward_ring<U, Y>(args, plan, with_bias, stream);
 }
 
-Status run_problem(BackwardArgs args, const Problem& p, const RmsNormBackward& a, Stream stream) {
-  if (p.plan.unit == RowUnit::streamed) return rms_norm_backward_streamed(args, p.aligned, stream);
+bool asks_for_anything(const BackwardArgs& a) {
+  return a.dx.data || a.dresidual.data || a.y.data || a.dweight_partials || a.dbias_partials;
+}
+
+// Takes the outputs that the fast forms cannot write (another dtype, unaligned, unevenly spaced) out of `fast`, which
+// numbers its rows evenly where the inputs allow, and returns them with the operands as they came.
+BackwardArgs split_outputs(BackwardArgs& fast, const BackwardArgs& original, const Problem& p, const RmsNormBackward& a) {
+  BackwardArgs rest = original;
+  rest.dweight_partials = rest.dbias_partials = nullptr;
+  const bool evenly = fast.grid.groups == 1 && original.grid.groups > 1;
+  auto take = [&](const Tensor& t, DType dtype, RowOperand& in_fast, RowOperand& in_rest) {
+    const bool even = !evenly || groups_collapse(in_rest, original.grid.groups);
+    if (t.dtype == dtype && rows_allow(t, p.width) && even) in_rest = {};
+    else in_fast = {};
+  };
+  const DType u = stored_rows(a).dtype, y = a.dy.dtype;
+  take(a.dx, y, fast.dx, rest.dx);
+  take(a.dresidual, u, fast.dresidual, rest.dresidual);
+  take(a.y, y, fast.y, rest.y);
+  return rest;
+}
+
+// `args` numbers rows evenly where the inputs allow, `original` does not.
+Status run_problem(BackwardArgs args, const BackwardArgs& original, const Problem& p, const RmsNormBackward& a,
+                   Stream stream) {
+  if (p.plan.unit == RowUnit::streamed) return rms_norm_backward_streamed(original, p.aligned, stream);
+  // First, because dx may be written over dy.
+  if (const BackwardArgs rest = split_outputs(args, original, p, a); asks_for_anything(rest))
+    if (Status s = rms_norm_backward_streamed(rest, p.aligned, stream); !s.ok()) return s;
+  if (!asks_for_anything(args)) return {};
   const bool with_bias = args.dbias_partials && p.plan.threads <= 512;
   if (args.dbias_partials && !with_bias) {
     // The longest rows have registers for one set of column sums only.
@@ -157,16 +182,18 @@ Status run(const RmsNormBackward& a, Workspace workspace, Stream stream) {
     for (int64_t g = 0; g < p.problems; ++g) {
       BackwardArgs group = args;
       select_group(group, a, g, p.extent.n);
-      if (Status s = run_problem(group, p, a, stream); !s.ok()) return s;
+      if (Status s = run_problem(group, group, p, a, stream); !s.ok()) return s;
     }
   } else {
     const int64_t g = p.extent.g;
-    RowOperand* all[] = {&args.u, &args.dy, &args.dresidual_out, &args.rstd, &args.dx, &args.dresidual, &args.y};
-    const bool collapse = g > 1 && flat(a);
-    if (collapse)
-      for (RowOperand* o : all) collapse_groups(*o);
-    args.grid = {p.rows, collapse ? 1u : static_cast<uint32_t>(g)};
-    if (Status s = run_problem(args, p, a, stream); !s.ok()) return s;
+    args.grid = {p.rows, static_cast<uint32_t>(g)};
+    BackwardArgs even = args;
+    if (g > 1 && flat(a)) {
+      even.grid.groups = 1;
+      for (RowOperand* o : {&even.u, &even.dy, &even.dresidual_out, &even.rstd, &even.dx, &even.dresidual, &even.y})
+        collapse_groups(*o);
+    }
+    if (Status s = run_problem(even, args, p, a, stream); !s.ok()) return s;
   }
   return finish_columns(column_target(args.dweight_partials, a.dweight), column_target(args.dbias_partials, a.dbias),
                         args.parts, columns, stream);
