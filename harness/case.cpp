@@ -5,12 +5,13 @@
 #include <cmath>
 
 #include "harness/case_keys.h"
+#include "harness/generate.h"
+#include "harness/problem.h"
 
 namespace fla::harness {
 namespace {
 
-const std::vector<std::string> kFills = {"normal",   "exact", "scaled", "tiny",      "offset", "positive", "constant",
-                                         "zeros",    "ties",  "masked", "confident", "extremes", "specials"};
+constexpr int64_t kLargestNumber = int64_t{1} << 48;  // of extents and layouts: their products are checked later
 
 std::string suggestion(const std::string& text, const std::vector<std::string>& candidates) {
   const std::string near = nearest(text, candidates);
@@ -25,6 +26,14 @@ int64_t parse_integer(const std::string& value, const std::string& key, const st
   if (error != std::errc() || end != value.data() + value.size())
     refuse(where, key + ": \"" + value + "\" is no integer");
   return number;
+}
+
+// An extent, a length, a padding.
+std::string canonical_count(const std::string& value, const std::string& key, int64_t most, const std::string& where) {
+  const int64_t number = parse_integer(value, key, where);
+  if (number < 0) refuse(where, key + ": " + value + " is negative");
+  if (number > most) refuse(where, key + ": " + value + " is more than " + std::to_string(most));
+  return std::to_string(number);
 }
 
 std::string canonical_real(const std::string& value, const std::string& key, const std::string& where) {
@@ -71,19 +80,26 @@ std::string canonical_dtype(const CaseKey& key, const std::string& value, const 
 
 std::string canonical_lens(const std::string& value, const std::string& where) {
   if (value == "equal") return value;
-  size_t from = 0;
-  while (from <= value.size()) {
+  std::string lens;
+  for (size_t from = 0; from <= value.size();) {
     const size_t plus = std::min(value.find('+', from), value.size());
-    if (parse_integer(value.substr(from, plus - from), "lens", where) < 0) refuse(where, "lens: a negative length");
+    if (from > 0) lens += '+';
+    lens += canonical_count(value.substr(from, plus - from), "lens", kLargestNumber / 65536, where);
     from = plus + 1;
   }
-  return value;
+  return lens;
+}
+
+bool is_switch(const std::string& key) {
+  const std::string last = key.substr(key.rfind('.') + 1);
+  return last == "omit" || last == "invalid" || last == "broadcast" || last == "alias";
 }
 
 std::string canonical_harness(const CaseKey& key, const std::string& value, const std::string& where) {
   if (key.name == "fill") {
-    if (std::find(kFills.begin(), kFills.end(), value) == kFills.end())
-      refuse(where, "fill: unknown value \"" + value + "\"" + suggestion(value, kFills));
+    const std::vector<std::string>& fills = fill_names();
+    if (std::find(fills.begin(), fills.end(), value) == fills.end())
+      refuse(where, "fill: unknown value \"" + value + "\"" + suggestion(value, fills));
     return value;
   }
   if (key.name == "lens") return canonical_lens(value, where);
@@ -98,18 +114,14 @@ std::string canonical_harness(const CaseKey& key, const std::string& value, cons
     if (error != std::errc() || end != value.data() + value.size()) refuse(where, "seed: \"" + value + "\" is no number");
     return std::to_string(seed);
   }
-  const int64_t number = parse_integer(value, key.name, where);
-  if (number < 0) refuse(where, key.name + ": negative");
-  return std::to_string(number);
+  const std::string count = canonical_count(value, key.name, is_switch(key.name) ? 1 : kLargestNumber, where);
+  if (count == "0" && key.fallback == "1") refuse(where, key.name + ": must be positive");
+  return count;
 }
 
 std::string canonical(const CaseKey& key, const std::string& value, const std::string& where) {
   switch (key.kind) {
-    case KeyKind::dim: {
-      const int64_t extent = parse_integer(value, key.name, where);
-      if (extent < 0) refuse(where, key.name + ": negative size");
-      return std::to_string(extent);
-    }
+    case KeyKind::dim: return canonical_count(value, key.name, kLargestNumber, where);
     case KeyKind::attribute: return canonical_attribute(*key.attribute, value, where);
     case KeyKind::tensor: return canonical_dtype(key, value, where);
     case KeyKind::layout:
@@ -134,6 +146,21 @@ const Direction& direction_named(const std::string& key, const std::string& wher
   std::vector<std::string> known;
   for (const Direction& d : all_directions()) known.push_back(d.key());
   refuse(where, "unknown operator \"" + key + "\"" + suggestion(key, known));
+}
+
+// Takes out the dimensions and dtypes that the case would have without being told, so that a problem has one name.
+void drop_defaults(Case& c, const std::vector<CaseKey>& keys) {
+  const std::string whole = shape_text(c);
+  for (const CaseKey& key : keys) {
+    if ((key.kind != KeyKind::dim && key.kind != KeyKind::tensor) || !c.find(key.name)) continue;
+    Case shorter = c;
+    std::erase_if(shorter.values, [&](const auto& v) { return v.first == key.name; });
+    try {
+      if (shape_text(shorter) == whole) c = std::move(shorter);
+    } catch (const UsageError&) {
+      continue;  // it needs the key
+    }
+  }
 }
 
 }  // namespace
@@ -174,6 +201,12 @@ Case make_case(const Direction& direction, const std::map<std::string, std::stri
     if (!key.fallback.empty() && value == key.fallback) continue;
     c.values.emplace_back(key.name, value);
   }
+  try {
+    make_problem(c, false);
+  } catch (const UsageError& e) {
+    refuse(where, e.where == where ? e.message : e.full);
+  }
+  drop_defaults(c, keys);
   return c;
 }
 

@@ -7,7 +7,9 @@
 namespace fla::harness {
 namespace {
 
-double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+double sigmoid(double x) {
+  return 1 / (1 + std::exp(-x));
+}
 
 Fault elementwise(const char* output, double (*formula)(double x, double y, double dz)) {
   return with_answers([=](const Problem& p, Answers& a) {
@@ -17,33 +19,43 @@ Fault elementwise(const char* output, double (*formula)(double x, double y, doub
   });
 }
 
-void swap_inputs(Problem& p) { std::swap(real(p, "x"), real(p, "y")); }
+void swap_inputs(Problem& p) {
+  std::swap(real(p, "x"), real(p, "y"));
+}
 
 }  // namespace
 
 void add_activation_faults(std::vector<SemanticFault>& all) {
   const std::string forward = "swiglu.fwd:M=12,F=96,x=?,y=?", backward = "swiglu.bwd:M=12,F=96,x=?,y=?";
-  all.push_back({"sigmoid alone", forward, elementwise("z", [](double x, double y, double) { return sigmoid(x) * y; })});
-  all.push_back({"up branch ignored", forward, elementwise("z", [](double x, double, double) { return sigmoid(x) * x; })});
+  all.push_back({"sigmoid alone", forward,
+                 elementwise("z", [](double x, double y, double) { return sigmoid(x) * y; })});
+  all.push_back({"up branch ignored", forward,
+                 elementwise("z", [](double x, double, double) { return sigmoid(x) * x; })});
   all.push_back({"gate and up exchanged", forward, of_other_call(swap_inputs)});
-  all.push_back({"gate of another row", forward, of_other_call([](Problem& p) { rotate_rows(real(p, "x"), 96); })});
-  all.push_back({"sigmoid by a tanh of 11 bits", "swiglu.fwd:M=12,F=96,x=f32",
-                 elementwise("z", [](double x, double y, double) {
-                   const double t = std::tanh(x / 2);
-                   return x * y * (0.5 + 0.5 * (t + std::ldexp(t, -12)));
-                 }),
+  all.push_back(
+      {"gate of another row", forward, of_other_call([](Problem& p) { rotate_rows(real(p, "x"), 96); })});
+  all.push_back({"sigmoid by a tanh of 11 bits",
+                 "swiglu.fwd:M=12,F=96,x=f32",
+                 elementwise("z",
+                             [](double x, double y, double) {
+                               const double t = std::tanh(x / 2);
+                               return x * y * (0.5 + 0.5 * (t + std::ldexp(t, -12)));
+                             }),
                  {"f32"}});
   all.push_back({"derivative without its second term", backward,
                  elementwise("dx", [](double x, double y, double dz) { return dz * y * sigmoid(x); })});
-  all.push_back({"derivative of sigmoid alone", backward, elementwise("dx", [](double x, double y, double dz) {
-                   return dz * y * sigmoid(x) * sigmoid(-x);
-                 })});
+  all.push_back(
+      {"derivative of sigmoid alone", backward,
+       elementwise("dx", [](double x, double y, double dz) { return dz * y * sigmoid(x) * sigmoid(-x); })});
   all.push_back({"dx and dy exchanged", backward, with_answers([](const Problem& p, Answers& a) {
                    std::swap(real(p, a, "dx"), real(p, a, "dy"));
                  })});
-  all.push_back({"dx without dz", backward, of_other_call([](Problem& p) {
-                   for (double& v : real(p, "dz")) v = 1;
-                 }, {"dx"})});
+  all.push_back({"dx without dz", backward,
+                 of_other_call(
+                     [](Problem& p) {
+                       for (double& v : real(p, "dz")) v = 1;
+                     },
+                     {"dx"})});
   for (const char* gradient : {"dx", "dy"}) {
     all.push_back({std::string(gradient) + " all zeros", backward, zeroed(gradient)});
     all.push_back({std::string(gradient) + " of other sign", backward, negated(gradient)});

@@ -28,11 +28,6 @@ double normal(uint64_t bits) {
   return radius * std::cos(6.283185307179586 * unit(bits << 24));
 }
 
-int64_t dim_value(const Problem& p, const Dim& d) {
-  if (d.symbol < 0) return d.plus;
-  return p.dims.at(p.signature.dims[static_cast<size_t>(d.symbol)].name) * d.times / d.over + d.plus;
-}
-
 int64_t integer_attribute(const Problem& p, const std::string& name) {
   for (const Attribute& a : p.signature.attributes)
     if (a.name == name && a.kind == Attribute::Kind::integer)
@@ -59,6 +54,23 @@ double extreme(DType type, uint64_t pick) {
 
 }  // namespace
 
+const std::vector<std::string>& fill_names() {
+  static const std::vector<std::string> names = {"normal",   "exact", "scaled", "tiny",   "offset",    "positive", "constant",
+                                                 "zeros",    "ties",  "masked", "confident", "extremes", "specials"};
+  return names;
+}
+
+Fill fill_of(const Case& c) {
+  const std::vector<std::string>& names = fill_names();
+  const auto at = std::find(names.begin(), names.end(), c.find("fill").value_or("normal"));
+  return static_cast<Fill>(at - names.begin());
+}
+
+int64_t extent_of(const Problem& p, const Dim& d) {
+  if (d.symbol < 0) return d.plus;
+  return p.dims.at(p.signature.dims[static_cast<size_t>(d.symbol)].name) * d.times / d.over + d.plus;
+}
+
 bool is_upstream(const Problem& problem, const Field& field) {
   if (field.role != Role::input || field.name.size() < 2 || field.name[0] != 'd') return false;
   const std::string of = field.name.substr(1);
@@ -68,10 +80,9 @@ bool is_upstream(const Problem& problem, const Field& field) {
 }
 
 Generator::Generator(const Problem& problem, int field)
-    : problem_(problem),
-      field_(problem.signature.fields[static_cast<size_t>(field)]),
+    : field_(problem.signature.fields[static_cast<size_t>(field)]),
       seed_(name_seed(mix(problem.origin.seed()), field_.name)),
-      fill_(problem.origin.find("fill").value_or("normal")),
+      fill_(fill_of(problem.origin)),
       dtype_(problem.args.tensor(field_).dtype) {
   const Tensor& t = problem.args.tensor(field_);
   columns_ = t.rank > 0 ? std::max<int64_t>(t.size[t.rank - 1], 1) : 1;
@@ -80,17 +91,18 @@ Generator::Generator(const Problem& problem, int field)
   if (field_.content.kind == Content::labels) {
     ignore_index_ = field_.content.special;
     const int64_t total = integer_attribute(problem, "total_classes");
-    classes_ = total > 0 ? total : dim_value(problem, field_.content.bound);
+    classes_ = total > 0 ? total : extent_of(problem, field_.content.bound);
     ignore_share_ = std::stod(std::string(problem.origin.find("ignore").value_or("0")));
     hostile_ = problem.origin.find("labels.invalid").has_value();
   }
-  if (fill_ == "confident")
-    for (size_t f = 0; f < problem.signature.fields.size(); ++f)
-      if (problem.signature.fields[f].content.kind == Content::labels) labels_field_ = static_cast<int>(f);
+  if (fill_ != Fill::confident || !data_input_) return;
+  for (size_t f = 0; f < problem.signature.fields.size(); ++f)
+    if (problem.signature.fields[f].content.kind == Content::labels)
+      labels_ = std::make_shared<Generator>(problem, static_cast<int>(f));
 }
 
 int64_t Generator::label(int64_t index) const {
-  const uint64_t h = mix(seed_ ^ static_cast<uint64_t>(index));
+  const uint64_t h = bits(index);
   if (unit(h) < ignore_share_) return ignore_index_;
   const uint64_t pick = mix(h);
   if (hostile_ && index % 3 == 1) {
@@ -104,81 +116,96 @@ int64_t Generator::label(int64_t index) const {
 int64_t Generator::integer(int64_t index) const {
   switch (field_.content.kind) {
     case Content::labels: return label(index);
-    case Content::mask: return mix(seed_ ^ static_cast<uint64_t>(index)) % 5 != 0;
+    case Content::mask: return bits(index) % 5 != 0;
     case Content::counters: return index == 0 ? 5 : std::numeric_limits<int64_t>::max();
-    default: return static_cast<int64_t>(mix(seed_ ^ static_cast<uint64_t>(index)) % 100);
+    default: return static_cast<int64_t>(bits(index) % 100);
   }
 }
 
-double Generator::cheap_real(int64_t index) const {
-  return (unit(mix(seed_ ^ static_cast<uint64_t>(index))) - 0.5) * 3.4;
-}
+uint64_t Generator::bits(int64_t index) const { return mix(seed_ ^ static_cast<uint64_t>(index)); }
 
 double Generator::filled(int64_t index) const {
   const int64_t row = index / columns_, column = index % columns_;
-  const uint64_t h = mix(seed_ ^ static_cast<uint64_t>(index)), row_hash = mix(~seed_ ^ static_cast<uint64_t>(row));
+  const uint64_t h = bits(index), row_hash = mix(~seed_ ^ static_cast<uint64_t>(row));
   const double n = normal(h);
-  if (fill_ == "scaled") return n * std::pow(10.0, 6 * unit(row_hash) - 3);
-  if (fill_ == "tiny") return n * 1e-3;
-  if (fill_ == "offset") return 1000 + n;
-  if (fill_ == "constant") return row % 3 == 2 ? 0.0 : normal(row_hash);
-  if (fill_ == "zeros") return 0;
-  if (fill_ == "ties") return h % 3 == 0 ? -1.0 : h % 3 == 1 ? 0.5 : 2.0;
-  if (fill_ == "extremes") return extreme(dtype_, h);
-  if (fill_ == "masked") {
-    const bool hidden[] = {column >= columns_ * 2 / 3, column < columns_ / 3, column != columns_ / 2, true};
-    return hidden[row % 4] ? -std::numeric_limits<double>::infinity() : n;
+  switch (fill_) {
+    case Fill::scaled: return n * std::pow(10.0, 6 * unit(row_hash) - 3);
+    case Fill::tiny: return n * 1e-3;
+    case Fill::offset: return 1000 + n;
+    case Fill::constant: return row % 3 == 2 ? 0.0 : normal(row_hash);
+    case Fill::zeros: return 0;
+    case Fill::ties: return h % 3 == 0 ? -1.0 : h % 3 == 1 ? 0.5 : 2.0;
+    case Fill::extremes: return extreme(dtype_, h);
+    case Fill::masked: {
+      const bool hidden[] = {column >= columns_ * 2 / 3, column < columns_ / 3, column != columns_ / 2, true};
+      return hidden[row % 4] ? -std::numeric_limits<double>::infinity() : n;
+    }
+    case Fill::specials: {
+      const auto planted = static_cast<int64_t>(row_hash % static_cast<uint64_t>(columns_));
+      if (column == planted && row % 4 == 1) return std::numeric_limits<double>::quiet_NaN();
+      if (column == planted && row % 4 == 2) return std::numeric_limits<double>::infinity();
+      return n;
+    }
+    case Fill::confident:
+      if (!labels_) return n;
+      return labels_->label(row) == column ? 0.5 * n + 40 * unit(row_hash) : 0.5 * n;
+    default: return n;
   }
-  if (fill_ == "specials") {
-    const auto planted = static_cast<int64_t>(row_hash % static_cast<uint64_t>(columns_));
-    if (column == planted && row % 4 == 1) return std::numeric_limits<double>::quiet_NaN();
-    if (column == planted && row % 4 == 2) return std::numeric_limits<double>::infinity();
-    return n;
-  }
-  if (fill_ == "confident" && labels_field_ >= 0) {
-    const Generator labels(problem_, labels_field_);
-    return labels.label(row) == column ? 0.5 * n + 40 * unit(row_hash) : 0.5 * n;
-  }
-  return n;
 }
 
 double Generator::real(int64_t index) const {
-  const uint64_t h = mix(seed_ ^ static_cast<uint64_t>(index));
+  const uint64_t h = bits(index);
   if (field_.content.kind == Content::positive) return 0.5 + unit(h);
   if (field_.content.kind == Content::mask) return h % 5 != 0;
-  if (fill_ == "exact") {
+  if (fill_ == Fill::exact) {
     const double steps[] = {-1, -0.5, 0.5, 1};
     return steps[h % 4];
   }
-  if (fill_ == "positive") return 1 + std::fabs(normal(h));
+  if (fill_ == Fill::positive) return 1 + std::fabs(normal(h));
   return data_input_ ? filled(index) : normal(h);
 }
 
-std::vector<int64_t> sequence_offsets(const Problem& problem, int64_t sequences, int64_t tokens, uint64_t seed) {
-  std::vector<int64_t> offsets(static_cast<size_t>(sequences) + 1);
-  const std::string lens(problem.origin.find("lens").value_or(""));
-  if (lens == "equal") {
-    for (int64_t n = 0; n <= sequences; ++n) offsets[static_cast<size_t>(n)] = tokens * n / sequences;
-  } else if (!lens.empty()) {
-    size_t from = 0;
-    for (int64_t n = 1; n <= sequences; ++n) {
-      const size_t plus = std::min(lens.find('+', from), lens.size());
-      offsets[static_cast<size_t>(n)] = offsets[static_cast<size_t>(n - 1)] + std::stoll(lens.substr(from, plus - from));
-      from = plus + 1;
-    }
-  } else {
-    for (int64_t n = 1; n < sequences; ++n)
-      offsets[static_cast<size_t>(n)] =
-          static_cast<int64_t>(mix(seed ^ static_cast<uint64_t>(n)) % static_cast<uint64_t>(tokens + 1));
-    offsets.back() = tokens;
-    std::sort(offsets.begin(), offsets.end());
-    if (sequences >= 3) offsets[2] = offsets[1];  // an empty sequence in the middle
+std::vector<int64_t> lens_offsets(std::string_view lens) {
+  std::vector<int64_t> offsets{0};
+  for (size_t from = 0; from <= lens.size();) {
+    const size_t plus = std::min(lens.find('+', from), lens.size());
+    offsets.push_back(offsets.back() + std::stoll(std::string(lens.substr(from, plus - from))));
+    from = plus + 1;
   }
-  if (problem.origin.find("offsets.invalid"))
-    for (int64_t n = 1; n <= sequences; ++n) {
-      const int64_t wrong[] = {-5, tokens + 7, offsets[static_cast<size_t>(n)], 0, tokens / 2};
-      offsets[static_cast<size_t>(n)] = wrong[mix(seed + static_cast<uint64_t>(n)) % 5];
-    }
+  return offsets;
+}
+
+namespace {
+
+std::vector<int64_t> random_partition(int64_t sequences, int64_t tokens, uint64_t seed) {
+  std::vector<int64_t> offsets(static_cast<size_t>(sequences) + 1);
+  for (int64_t n = 1; n < sequences; ++n)
+    offsets[static_cast<size_t>(n)] =
+        static_cast<int64_t>(mix(seed ^ static_cast<uint64_t>(n)) % static_cast<uint64_t>(tokens + 1));
+  if (sequences > 0) offsets.back() = tokens;
+  std::sort(offsets.begin(), offsets.end());
+  if (sequences >= 3) offsets[2] = offsets[1];  // an empty sequence in the middle
+  return offsets;
+}
+
+}  // namespace
+
+std::vector<int64_t> sequence_offsets(const Problem& problem, int64_t sequences, int64_t tokens, uint64_t seed) {
+  const Case& c = problem.origin;
+  const std::string lens(c.find("lens").value_or(""));
+  std::vector<int64_t> offsets;
+  if (lens.empty()) {
+    offsets = random_partition(sequences, tokens, seed);
+  } else if (lens == "equal") {
+    for (int64_t n = 0; n <= sequences; ++n) offsets.push_back(sequences > 0 ? tokens * n / sequences : 0);
+  } else {
+    offsets = lens_offsets(lens);
+  }
+  if (!c.find("offsets.invalid")) return offsets;
+  for (size_t n = 0; n < offsets.size(); ++n) {
+    const int64_t wrong[] = {-5, tokens + 7, offsets[n], 0, tokens / 2, std::numeric_limits<int32_t>::max()};
+    offsets[n] = wrong[mix(seed + n) % std::size(wrong)];
+  }
   return offsets;
 }
 

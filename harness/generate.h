@@ -18,11 +18,21 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "harness/problem.h"
 
 namespace fla::harness {
+
+enum class Fill {
+  normal, exact, scaled, tiny, offset, positive, constant, zeros, ties, masked, confident, extremes, specials
+};
+// In the order of the enum.
+const std::vector<std::string>& fill_names();
+Fill fill_of(const Case&);
 
 class Generator {
  public:
@@ -31,28 +41,37 @@ class Generator {
 
   double real(int64_t index) const;      // unrounded
   int64_t integer(int64_t index) const;
-  double cheap_real(int64_t index) const;  // uniform in (-1.7, 1.7): the bulk outside a sample
+  uint64_t bits(int64_t index) const;  // random ones, for values that need not be natural
 
  private:
   double filled(int64_t index) const;
   int64_t label(int64_t index) const;
 
-  const Problem& problem_;
   const Field& field_;
   uint64_t seed_;
-  std::string fill_;
+  Fill fill_;
   DType dtype_;
   bool data_input_ = false;
   int64_t columns_ = 1, ignore_index_ = 0, classes_ = 0;
   double ignore_share_ = 0;
   bool hostile_ = false;
-  int labels_field_ = -1;
+  std::shared_ptr<const Generator> labels_;  // whose logits these are, for confident ones
 };
+
+// Makes the values of one input or inout: all of them, or those of the problem's sample.
+void generate_values(Problem& problem, size_t field);
 
 // Whether this input is an upstream gradient: named d<tensor> after a tensor of the forward or of the struct itself.
 bool is_upstream(const Problem& problem, const Field& field);
 
-// The offsets of packed sequences: N + 1 values.
+// The offsets of packed sequences: sequences + 1 values, from 0 to tokens. As `lens` says, else drawn with an empty
+// sequence among three or more; after offsets.invalid, anything.
 std::vector<int64_t> sequence_offsets(const Problem& problem, int64_t sequences, int64_t tokens, uint64_t seed);
+
+// lens=0+5+3 as offsets: 0, 0, 5, 8.
+std::vector<int64_t> lens_offsets(std::string_view lens);
+
+// The extent that a dimension has in the problem.
+int64_t extent_of(const Problem& problem, const Dim& dim);
 
 }  // namespace fla::harness

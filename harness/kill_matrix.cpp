@@ -1,7 +1,7 @@
 #include "harness/kill_matrix.h"
 
 #include <algorithm>
-#include <cstdio>
+#include <map>
 
 #include "reports/text_table.h"
 
@@ -16,9 +16,9 @@ std::string joined(const std::set<std::string>& names) {
 
 // Verdicts on numbers carry the name of a tensor of the operator.
 std::string net_of(const Check& c) {
-  static const std::set<std::string> protocol = {
-      "kernel",    "guards",     "inputs_unchanged", "poison", "repeat",          "determinism",
-      "workspace", "asynchrony", "graph",            "empty",  "dropped_outputs", "rejects"};
+  static const std::set<std::string> protocol = {"kernel", "guards",      "inputs_unchanged", "poison",
+                                                 "repeat", "determinism", "workspace",        "asynchrony",
+                                                 "graph",  "empty",       "dropped_outputs",  "rejects"};
   if (c.name.rfind("trust:", 0) == 0) return "trust";
   if (c.name.rfind("relation:", 0) == 0 || protocol.count(c.name)) return c.name;
   return "compare";
@@ -35,49 +35,58 @@ Reported reported_by(const Result& r) {
   return reported;
 }
 
-KillMatrix::Row& KillMatrix::row(const std::string& layer, const std::string& fault) {
-  const auto same = [&](const Row& r) { return r.layer == layer && r.fault == fault; };
-  const auto at = std::find_if(rows_.begin(), rows_.end(), same);
-  if (at != rows_.end()) return *at;
-  rows_.emplace_back();
-  rows_.back().layer = layer;
-  rows_.back().fault = fault;
-  return rows_.back();
-}
-
-void KillMatrix::see(Reported& reported) const { reported.nets.erase(without_); }
-
 void KillMatrix::planted(const std::string& layer, const std::string& fault, const std::string& subject,
                          const std::set<std::string>& responsible, Reported reported) {
-  see(reported);
-  const bool caught = std::any_of(responsible.begin(), responsible.end(),
-                                  [&](const std::string& net) { return reported.nets.count(net) > 0; });
-  Row& r = row(layer, fault);
-  Share& share = layers_[layer];
-  ++r.planted, ++planted_, ++share.planted;
-  r.caught += caught, caught_ += caught, share.caught += caught;
-  for (const std::string& net : reported.nets) ++r.nets[net];
-  log_ += layer + " " + fault + " in " + subject + ": " + joined(reported.nets) +
-          (reported.detail.empty() ? "" : " (" + reported.detail + ")") + "\n";
-  if (!caught)
-    escapes_.push_back(layer + " " + fault + " in " + subject + ": to be caught by " + joined(responsible) +
-                       ", reported by " + joined(reported.nets));
+  entries_.push_back({layer, fault, subject, responsible, std::move(reported)});
 }
 
 void KillMatrix::clean(const std::string& layer, const std::string& subject, Reported reported) {
-  see(reported);
-  Share& share = layers_[layer];
-  ++share.clean;
-  if (reported.nets.empty()) return;
-  ++share.false_alarms;
-  false_alarms_.push_back(layer + " " + subject + ": nothing is wrong, yet " + joined(reported.nets) +
-                          " reported: " + reported.detail);
+  entries_.push_back({layer, "", subject, {}, std::move(reported)});
 }
 
-std::string KillMatrix::table() const {
+bool KillMatrix::caught(const Entry& e, const std::string& without) {
+  return std::any_of(e.responsible.begin(), e.responsible.end(), [&](const std::string& net) {
+    return net != without && e.reported.nets.count(net) > 0;
+  });
+}
+
+bool KillMatrix::false_alarm(const Entry& e, const std::string& without) {
+  return e.responsible.empty() && e.reported.nets.size() > e.reported.nets.count(without);
+}
+
+std::set<std::string> KillMatrix::nets() const {
+  std::set<std::string> all;
+  for (const Entry& e : entries_) all.insert(e.responsible.begin(), e.responsible.end());
+  return all;
+}
+
+bool KillMatrix::complete(const std::string& without) const {
+  const auto good = [&](const Entry& e) {
+    return e.responsible.empty() ? !false_alarm(e, without) : caught(e, without);
+  };
+  return !nets().empty() && std::all_of(entries_.begin(), entries_.end(), good);
+}
+
+std::string KillMatrix::table(const std::string& without) const {
+  struct Row {
+    std::string layer, fault;
+    int planted = 0, caught = 0;
+    std::map<std::string, int> nets;
+  };
+  std::vector<Row> rows;
+  for (const Entry& e : entries_) {
+    if (e.responsible.empty()) continue;
+    auto row = std::find_if(rows.begin(), rows.end(),
+                            [&](const Row& r) { return r.layer == e.layer && r.fault == e.fault; });
+    if (row == rows.end()) row = rows.insert(rows.end(), Row{e.layer, e.fault, 0, 0, {}});
+    ++row->planted;
+    row->caught += caught(e, without);
+    for (const std::string& net : e.reported.nets)
+      if (net != without) ++row->nets[net];
+  }
   reports::Table t;
   t.columns = {{"layer"}, {"fault"}, {"planted", true}, {"caught", true}, {"share", true}, {"reported by"}};
-  for (const Row& r : rows_) {
+  for (const Row& r : rows) {
     std::string nets;
     for (const auto& [net, count] : r.nets)
       nets += (nets.empty() ? "" : ", ") + net + " " + std::to_string(count);
@@ -87,18 +96,41 @@ std::string KillMatrix::table() const {
   return reports::aligned(t);
 }
 
-std::string KillMatrix::summary() const {
-  std::string text;
-  for (const auto& [layer, share] : layers_) {
-    char line[160];
-    std::snprintf(line, sizeof line, "%s: %d of %d faults caught (%.1f %%), %d of %d right ones reported\n",
-                  layer.c_str(), share.caught, share.planted,
-                  share.planted > 0 ? 100.0 * share.caught / share.planted : 0.0, share.false_alarms,
-                  share.clean);
-    text += line;
+std::string KillMatrix::summary(const std::string& without) const {
+  struct Share {
+    int planted = 0, caught = 0, clean = 0, false_alarms = 0;
+  };
+  std::map<std::string, Share> layers;
+  std::string wrong;
+  for (const Entry& e : entries_) {
+    Share& share = layers[e.layer];
+    const bool is_fault = !e.responsible.empty(), hit = caught(e, without), alarm = false_alarm(e, without);
+    share.planted += is_fault;
+    share.caught += hit;
+    share.clean += !is_fault;
+    share.false_alarms += alarm;
+    if (is_fault && !hit)
+      wrong += "ESCAPED " + e.layer + " " + e.fault + " in " + e.subject + ": to be caught by " +
+               joined(e.responsible) + ", reported by " + joined(e.reported.nets) + "\n";
+    if (alarm)
+      wrong += "FALSE ALARM " + e.layer + " in " + e.subject + ": nothing is wrong, reported by " +
+               joined(e.reported.nets) + ": " + e.reported.detail + "\n";
   }
-  for (const std::string& escape : escapes_) text += "ESCAPED " + escape + "\n";
-  for (const std::string& alarm : false_alarms_) text += "FALSE ALARM " + alarm + "\n";
+  std::string text;
+  for (const auto& [layer, share] : layers)
+    text += layer + ": " + std::to_string(share.caught) + " of " + std::to_string(share.planted) +
+            " faults caught (" + reports::percent(static_cast<double>(share.caught) / share.planted) + "), " +
+            std::to_string(share.false_alarms) + " of " + std::to_string(share.clean) +
+            " right ones reported\n";
+  return text + wrong;
+}
+
+std::string KillMatrix::log() const {
+  std::string text;
+  for (const Entry& e : entries_)
+    text += e.layer + " " + (e.responsible.empty() ? "nothing wrong" : e.fault) + " in " + e.subject + ": " +
+            joined(e.reported.nets) + (e.reported.detail.empty() ? "" : " (" + e.reported.detail + ")") +
+            "\n";
   return text;
 }
 

@@ -1,7 +1,6 @@
 // Which net caught which planted fault.
 #pragma once
 
-#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -19,9 +18,6 @@ Reported reported_by(const Result&);
 
 class KillMatrix {
  public:
-  // Whatever the net `without` reports is not seen. Empty: all nets hang.
-  explicit KillMatrix(std::string without) : without_(std::move(without)) {}
-
   // A fault that one of the `responsible` nets has to report; that others do as well or instead is shown, but
   // does not count.
   void planted(const std::string& layer, const std::string& fault, const std::string& subject,
@@ -29,32 +25,25 @@ class KillMatrix {
   // Nothing is wrong here: no net may report.
   void clean(const std::string& layer, const std::string& subject, Reported);
 
-  int planted_count() const { return planted_; }
-  int caught_count() const { return caught_; }
-  bool complete() const { return planted_ > 0 && escapes_.empty() && false_alarms_.empty(); }
+  // Every net that is responsible for a fault.
+  std::set<std::string> nets() const;
+  // Whether every fault was caught and nothing right reported, with the net `without` switched off.
+  bool complete(const std::string& without = "") const;
 
-  std::string table() const;     // fault x net
-  std::string summary() const;   // per layer, and every escape
-  std::string log() const { return log_; }
+  std::string table(const std::string& without = "") const;    // fault x net
+  std::string summary(const std::string& without = "") const;  // per layer, and every escape and false alarm
+  std::string log() const;                                     // every planted fault
 
  private:
-  struct Row {
-    std::string layer, fault;
-    int planted = 0, caught = 0;
-    std::map<std::string, int> nets;
+  struct Entry {
+    std::string layer, fault, subject;
+    std::set<std::string> responsible;  // empty: nothing is wrong
+    Reported reported;
   };
-  struct Share {
-    int planted = 0, caught = 0, clean = 0, false_alarms = 0;
-  };
+  static bool caught(const Entry&, const std::string& without);
+  static bool false_alarm(const Entry&, const std::string& without);
 
-  Row& row(const std::string& layer, const std::string& fault);
-  void see(Reported&) const;
-
-  std::string without_, log_;
-  std::vector<Row> rows_;
-  std::map<std::string, Share> layers_;
-  std::vector<std::string> escapes_, false_alarms_;
-  int planted_ = 0, caught_ = 0;
+  std::vector<Entry> entries_;
 };
 
 }  // namespace fla::harness

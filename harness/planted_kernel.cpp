@@ -78,6 +78,8 @@ HostTensor load(const Tensor& t) {
     elements.gather(c, size, static_cast<const unsigned char*>(t.data) + c.memory_first * size, dense.data());
     decode(t.dtype, dense.data(), c.count, host, c.first);
   }
+  const bool broadcast = elements.count() == 1 && n > 1;
+  if (broadcast && is_float(t.dtype)) std::fill(host.real.begin(), host.real.end(), host.real.front());
   return host;
 }
 
@@ -136,7 +138,7 @@ Answers faulty_answers(const Problem& call, const Fault& fault) {
   if (fault.call) fault.call(altered);
   Answers a = answers_on(fault.scalar, altered);
   if (!fault.only.empty()) {
-    Answers right = answers_on(fault.scalar, call);
+    Answers right = answers_on(Scalar::single, call);
     for (const std::string& name : fault.only) std::swap(real(call, right, name), real(call, a, name));
     a = std::move(right);
   }
@@ -152,9 +154,8 @@ Status workspace_too_small() {
 }
 
 bool has_empty_tensor(const Problem& p) {
-  return std::any_of(p.signature.fields.begin(), p.signature.fields.end(), [&](const Field& f) {
-    return p.args.tensor(f) && count(p.args.tensor(f)) == 0;
-  });
+  return std::any_of(p.signature.fields.begin(), p.signature.fields.end(),
+                     [&](const Field& f) { return p.args.tensor(f) && count(p.args.tensor(f)) == 0; });
 }
 
 Status run_planted(const void* raw, Workspace workspace, Stream) {
@@ -217,7 +218,9 @@ Result check_planted(const std::string& case_text, const Fault& fault, const Che
   return check_case(c, memory, options);
 }
 
-std::vector<double>& real(Problem& p, const std::string& field) { return p.values[index_in(p, field)].real; }
+std::vector<double>& real(Problem& p, const std::string& field) {
+  return p.values[index_in(p, field)].real;
+}
 const std::vector<double>& real(const Problem& p, const std::string& field) {
   return p.values[index_in(p, field)].real;
 }

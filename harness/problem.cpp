@@ -5,11 +5,11 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <thread>
 
 #include "harness/case_keys.h"
 #include "harness/evaluate.h"
 #include "harness/generate.h"
+#include "harness/sample.h"
 
 namespace fla::harness {
 namespace {
@@ -110,7 +110,9 @@ class Shaper {
     for (int round = 0; round < 4; ++round) {
       for (const Field& f : problem_.signature.fields) {
         const auto given = case_.find(f.name);
-        const bool present = !is_replaced(f) && (given ? *given != "none" : by_default(f));
+        // "none" of a backward's optional output says nothing of the forward's required one.
+        const bool wanted = given && f.presence != Presence::required ? *given != "none" : by_default(f);
+        const bool present = !is_replaced(f) && wanted;
         problem_.args.tensor(f) = {};
         problem_.args.tensor(f).rank = present ? 1 : 0;
       }
@@ -215,7 +217,7 @@ class Shaper {
         if (d == 1 && t.rank > 2) step += layout_key(f, "gap", false);
       }
       if (layout_key(f, "broadcast", false)) {
-        if (f.role != Role::input) refuse(case_, f.name + ".broadcast: only inputs can be broadcast");
+        if (f.role != Role::input || is_saved(problem_, f)) refuse(case_, f.name + ".broadcast: only inputs can be broadcast");
         std::fill(t.stride, t.stride + t.rank, 0);
       }
       if (layout_key(f, "alias", false)) {
@@ -253,160 +255,94 @@ class Shaper {
   DType primary_ = DType::f32;
 };
 
-// ---------------------------------------------------------------------------------------------------- sampling
-
-// The position of the sample_dim in a tensor, -1 where it has none.
-int sample_axis_of(const Problem& p, const Field& f) {
-  const Tensor& t = p.args.tensor(f);
-  const bool omits = t.rank < static_cast<int>(f.dims.size());
-  int axis = 0;
-  for (const Dim& d : f.dims) {
-    if (omits && d.omittable) continue;
-    if (d.symbol >= 0 && d.times == 1 && d.over == 1 && d.plus == 0 &&
-        p.signature.dims[static_cast<size_t>(d.symbol)].name == p.origin.direction->sample_dim)
-      return axis;
-    ++axis;
-  }
-  return -1;
-}
-
-int64_t largest_elements(const Problem& p) {
-  int64_t most = 0;
-  for (const Field& f : p.signature.fields)
-    if (p.args.tensor(f)) most = std::max(most, count(p.args.tensor(f)));
-  return most;
-}
-
-std::vector<int64_t> choose_sample(const Problem& p) {
-  const auto dim = p.dims.find(p.origin.direction->sample_dim);
-  const int64_t most = largest_elements(p);
-  if (most <= kWholeProblemElements || dim == p.dims.end() || dim->second <= 4) return {};
-  const int64_t extent = dim->second, per_index = std::max<int64_t>(most / extent, 1);
-  const int64_t wanted = std::clamp<int64_t>((int64_t{1} << 19) / per_index, 4, 64);
-  std::vector<int64_t> sample{0, extent - 1};
-  for (const int64_t boundary : {int64_t{1} << 31, int64_t{1} << 32})
-    if (boundary / per_index < extent) sample.push_back(boundary / per_index);
-  for (const int64_t edge : {int64_t{1}, int64_t{263}, int64_t{264}, int64_t{127}, int64_t{128}, int64_t{65535}, int64_t{65536}})
-    if (edge < extent) sample.push_back(edge);
-  uint64_t state = p.origin.seed() | 1;
-  while (static_cast<int64_t>(sample.size()) < wanted) {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    sample.push_back(static_cast<int64_t>((state >> 20) % static_cast<uint64_t>(extent)));
-  }
-  sample.resize(static_cast<size_t>(std::min<int64_t>(wanted, static_cast<int64_t>(sample.size()))));
-  std::sort(sample.begin(), sample.end());
-  sample.erase(std::unique(sample.begin(), sample.end()), sample.end());
-  return sample;
-}
-
-// Walks an element index of the sampled tensor to that of the whole, or back (-1: outside the sample).
-struct SampleMap {
-  int64_t inner = 1, whole = 1, kept = 1;  // elements per index, extents of the axis
-
-  SampleMap(const Tensor& t, int axis, int64_t sample_size) : whole(t.size[axis]), kept(sample_size) {
-    for (int d = axis + 1; d < t.rank; ++d) inner *= t.size[d];
-  }
-  int64_t to_whole(int64_t i, const std::vector<int64_t>& sample) const {
-    const int64_t within = i % inner, index = i / inner % kept, outer = i / inner / kept;
-    return (outer * whole + sample[static_cast<size_t>(index)]) * inner + within;
-  }
-  int64_t to_sample(int64_t i, const std::vector<int64_t>& sample) const {
-    const int64_t within = i % inner, index = i / inner % whole, outer = i / inner / whole;
-    const auto at = std::lower_bound(sample.begin(), sample.end(), index);
-    if (at == sample.end() || *at != index) return -1;
-    return (outer * kept + (at - sample.begin())) * inner + within;
-  }
+// The forward of the same case, and the problem itself. Both are shapes only.
+struct Shapes {
+  Problem problem;
+  std::optional<Problem> forward;
 };
 
-// ------------------------------------------------------------------------------------------------------ values
+Shapes shapes_of(const Case& c) {
+  Shapes s;
+  if (const Direction* before = forward_of(*c.direction)) {
+    Case at = c;  // keys that only the backward knows mean nothing to its forward
+    at.direction = before;
+    s.forward = Shaper(at, *before, nullptr).shape();
+  }
+  s.problem = Shaper(c, *c.direction, s.forward ? &*s.forward : nullptr).shape();
+  return s;
+}
 
-void generate_values(Problem& p, size_t field) {
-  const Field& f = p.signature.fields[field];
-  const Tensor& t = p.args.tensor(f);
-  HostTensor& host = p.values[field];
-  host.size.assign(t.size, t.size + t.rank);
-  const int axis = p.sample.empty() ? -1 : sample_axis_of(p, f);
-  if (axis >= 0) host.size[static_cast<size_t>(axis)] = static_cast<int64_t>(p.sample.size());
-  int64_t n = 1;
-  for (const int64_t extent : host.size) n *= extent;
-  if (f.content.kind == Content::offsets) {
-    host.integer = sequence_offsets(p, t.size[0] - 1, p.dims.count("T") ? p.dims.at("T") : 0, p.origin.seed());
-    return;
-  }
-  const Generator make(p, static_cast<int>(field));
-  auto at = [&](int64_t i) { return axis < 0 ? i : SampleMap(t, axis, host.size[static_cast<size_t>(axis)]).to_whole(i, p.sample); };
-  if (is_float(t.dtype)) {
-    host.real.resize(static_cast<size_t>(n));
-    for (int64_t i = 0; i < n; ++i) host.real[static_cast<size_t>(i)] = round_to(t.dtype, make.real(at(i)));
-  } else {
-    host.integer.resize(static_cast<size_t>(n));
-    for (int64_t i = 0; i < n; ++i) host.integer[static_cast<size_t>(i)] = make.integer(at(i));
-  }
+const Field* present_field(const Problem& p, Content::Kind kind) {
+  for (const Field& f : p.signature.fields)
+    if (f.content.kind == kind && p.args.tensor(f)) return &f;
+  return nullptr;
+}
+
+bool has_content(const Shapes& s, Content::Kind kind) {
+  return present_field(s.problem, kind) || (s.forward && present_field(*s.forward, kind));
 }
 
 void check_lens(const Problem& p) {
   const auto lens = p.origin.find("lens");
-  if (!lens || *lens == "equal" || !p.dims.count("N") || !p.dims.count("T")) return;
-  const std::vector<int64_t> offsets = sequence_offsets(p, p.dims.at("N"), p.dims.at("T"), 0);
-  if (!p.origin.find("offsets.invalid") && offsets.back() != p.dims.at("T"))
-    refuse(p.origin, "lens: sums to " + std::to_string(offsets.back()) + ", T is " + std::to_string(p.dims.at("T")));
+  const Field* f = present_field(p, Content::offsets);
+  if (!lens || *lens == "equal" || !f) return;
+  const int64_t sequences = p.args.tensor(*f).size[0] - 1, given = std::count(lens->begin(), lens->end(), '+') + 1;
+  if (given != sequences)
+    refuse(p.origin, "lens: " + std::to_string(given) + " lengths for " + std::to_string(sequences) + " sequences");
+  const int64_t tokens = extent_of(p, f->content.bound), sum = lens_offsets(*lens).back();
+  if (sum != tokens) refuse(p.origin, "lens: sums to " + std::to_string(sum) + ", not to " + std::to_string(tokens));
 }
 
-// Fills the backward's inputs that the forward produces, from the reference on the (sampled) forward problem.
-void take_saved(Problem& p, const Problem& forward) {
-  std::vector<std::pair<size_t, int>> wanted;
+// The backward's inputs that the forward gives out: the field here, the field there.
+std::vector<std::pair<size_t, size_t>> saved_fields(const Problem& p, const Problem& forward) {
+  std::vector<std::pair<size_t, size_t>> pairs;
   for (size_t i = 0; i < p.signature.fields.size(); ++i) {
     const Field& f = p.signature.fields[i];
     const int from = forward.index_of(f.name);
     if (f.role != Role::input || !p.args.tensor(f) || from < 0) continue;
     if (forward.signature.fields[static_cast<size_t>(from)].role == Role::input) continue;
     if (!forward.present(from)) refuse(p.origin, f.name + ": the forward case does not produce it");
-    wanted.emplace_back(i, from);
+    pairs.emplace_back(i, from);
   }
-  if (wanted.empty()) return;
-  const Problem part = sampled(forward);
-  Evaluation<double> e = inputs_as<double>(part);
-  evaluate(part, e);
-  for (const auto& [to, from] : wanted) {
-    const Tensor& source = part.args.tensor(part.signature.fields[static_cast<size_t>(from)]);
-    HostTensor& host = p.values[to];
-    host.size.assign(source.size, source.size + source.rank);
-    host.real = e.values[static_cast<size_t>(from)];
-    for (double& v : host.real) v = round_to(p.args.tensor(p.signature.fields[to]).dtype, v);
-  }
+  return pairs;
 }
 
-Problem make(const Case& c, bool values, const std::vector<int64_t>* sample) {
-  const Direction* before = forward_of(*c.direction);
-  Problem forward;
-  if (before) {
-    Case at = c;
-    at.direction = before;
-    // The forward sees the same keys; those that only the backward knows mean nothing to it.
-    forward = Shaper(at, *before, nullptr).shape();
-  }
-  Problem p = Shaper(c, *c.direction, before ? &forward : nullptr).shape();
-  p.origin = c;
-  check_lens(p);
-  if (!values) return p;
-  p.sample = sample ? *sample : choose_sample(p);
+// A key that speaks of nothing would name the same problem twice.
+void check_keys(const Case& c, const Shapes& s) {
+  for (const CaseKey& key : case_keys(*c.direction))
+    if (key.kind == KeyKind::dim && c.find(key.name) && !s.problem.dims.count(key.name) &&
+        !(s.forward && s.forward->dims.count(key.name)))
+      refuse(c, key.name + ": no tensor of this case has such a dimension");
+  for (const char* key : {"lens", "offsets.invalid"})
+    if (c.find(key) && !has_content(s, Content::offsets)) refuse(c, std::string(key) + ": no offsets of packed sequences here");
+  for (const char* key : {"ignore", "labels.invalid"})
+    if (c.find(key) && !has_content(s, Content::labels)) refuse(c, std::string(key) + ": no labels here");
+  check_lens(s.problem);
+  if (s.forward) saved_fields(s.problem, *s.forward);
+}
+
+void generate_inputs(Problem& p) {
   p.values.resize(p.signature.fields.size());
   for (size_t i = 0; i < p.signature.fields.size(); ++i) {
     const Field& f = p.signature.fields[i];
     if (p.args.tensor(f) && (f.role == Role::input || f.role == Role::inout)) generate_values(p, i);
   }
-  if (!before) return p;
-  // Same seed, same names: the forward's inputs are the backward's.
-  forward.origin.values = c.values;
-  if (!c.find("seed")) forward.origin.values.emplace_back("seed", std::to_string(c.seed()));
-  forward.sample = p.sample;
-  forward.values.resize(forward.signature.fields.size());
-  for (size_t i = 0; i < forward.signature.fields.size(); ++i) {
-    const Field& f = forward.signature.fields[i];
-    if (forward.args.tensor(f) && (f.role == Role::input || f.role == Role::inout)) generate_values(forward, i);
+}
+
+// Fills them from the reference on the (sampled) forward problem.
+void take_saved(Problem& p, const Problem& forward) {
+  const auto pairs = saved_fields(p, forward);
+  if (pairs.empty()) return;
+  const Problem part = sampled(forward);
+  Evaluation<double> e = inputs_as<double>(part);
+  evaluate(part, e);
+  for (const auto& [to, from] : pairs) {
+    const Tensor& source = part.args.tensor(part.signature.fields[from]);
+    HostTensor& host = p.values[to];
+    host.size.assign(source.size, source.size + source.rank);
+    host.real = std::move(e.values[from]);
+    for (double& v : host.real) v = round_to(p.args.tensor(p.signature.fields[to]).dtype, v);
   }
-  take_saved(p, forward);
-  return p;
 }
 
 }  // namespace
@@ -421,64 +357,31 @@ bool Problem::present(int field) const {
   return static_cast<bool>(args.tensor(signature.fields[static_cast<size_t>(field)]));
 }
 
-Problem make_problem(const Case& c, bool values) { return make(c, values, nullptr); }
-
-Problem sampled(const Problem& whole) {
-  if (whole.sample.empty()) return whole;
-  Problem part = whole;
-  part.sample.clear();
-  part.dims[whole.origin.direction->sample_dim] = static_cast<int64_t>(whole.sample.size());
-  part.bytes = 0;
-  for (size_t i = 0; i < part.signature.fields.size(); ++i) {
-    const Field& f = part.signature.fields[i];
-    Tensor& t = part.args.tensor(f);
-    if (!t) continue;
-    const int axis = sample_axis_of(whole, f);
-    if (axis >= 0) t.size[axis] = static_cast<int64_t>(whole.sample.size());
-    int64_t step = 1;
-    for (int d = t.rank - 1; d >= 0; --d) {
-      t.stride[d] = step;
-      step *= t.size[d];
-    }
-    part.layouts[i] = {{t.stride, t.stride + t.rank}, 0, step, {}};
-    part.bytes += step * size_of(t.dtype);
-  }
-  return part;
+Problem make_problem(const Case& c, bool values) {
+  Shapes s = shapes_of(c);
+  check_keys(c, s);
+  if (!values) return std::move(s.problem);
+  s.problem.sample = choose_sample(s.problem);
+  generate_inputs(s.problem);
+  if (!s.forward) return std::move(s.problem);
+  // Same seed, same names: the forward's inputs are the backward's.
+  if (!c.find("seed")) s.forward->origin.values.emplace_back("seed", std::to_string(c.seed()));
+  s.forward->sample = s.problem.sample;
+  generate_inputs(*s.forward);
+  take_saved(s.problem, *s.forward);
+  return std::move(s.problem);
 }
 
-void fill_storage(const Problem& p, int field, int64_t first, int64_t count, void* bytes) {
-  const auto index = static_cast<size_t>(field);
-  const Field& f = p.signature.fields[index];
-  const Tensor& t = p.args.tensor(f);
-  const HostTensor& host = p.values[index];
-  const int axis = p.sample.empty() ? -1 : sample_axis_of(p, f);
-  if (axis < 0) return encode(t.dtype, host, first, count, bytes);
-
-  const SampleMap map(t, axis, static_cast<int64_t>(p.sample.size()));
-  const Direction* forward = forward_of(*p.origin.direction);
-  const Signature forward_signature = forward ? full_signature(*forward, true) : Signature{};
-  const Field* before = forward_signature.field(f.name);
-  const bool saved = before && before->role != Role::input, upstream = is_upstream(p, f);
-  const bool labels = f.content.kind == Content::labels;
-  const Generator make(p, field);
-  auto fill = [&](int64_t from, int64_t to) {
-    for (int64_t i = from; i < to; ++i) {
-      const int64_t at = map.to_sample(first + i, p.sample);
-      if (!is_float(t.dtype)) {
-        const int64_t v = at >= 0 ? host.integer[static_cast<size_t>(at)] : labels ? f.content.special : make.integer(first + i);
-        encode_integer(t.dtype, v, bytes, i);
-      } else if (at >= 0) {
-        encode_real(t.dtype, host.real[static_cast<size_t>(at)], bytes, i);
-      } else {
-        encode_real(t.dtype, upstream ? 0.0 : saved ? 1.0 : make.cheap_real(first + i), bytes, i);
-      }
-    }
-  };
-  const int64_t threads = count < 100000 ? 1 : std::clamp<int64_t>(std::thread::hardware_concurrency(), 1, 16);
-  std::vector<std::thread> workers;
-  for (int64_t w = 1; w < threads; ++w) workers.emplace_back(fill, count * w / threads, count * (w + 1) / threads);
-  fill(0, count / threads);
-  for (std::thread& w : workers) w.join();
+std::string shape_text(const Case& c) {
+  const Shapes s = shapes_of(c);
+  std::string text;
+  for (const Problem* p : {&s.problem, s.forward ? &*s.forward : nullptr}) {
+    if (!p) continue;
+    for (const auto& [name, extent] : p->dims) text += name + '=' + std::to_string(extent) + ' ';
+    for (const Field& f : p->signature.fields)
+      text += std::string(p->args.tensor(f) ? name_of(p->args.tensor(f).dtype) : "none") + ' ';
+  }
+  return text;
 }
 
 }  // namespace fla::harness

@@ -43,6 +43,8 @@ struct Problem {
   // the sample, upstream gradients (inputs named d...) are zero, labels ignored and saved tensors 1, so that sums over
   // rows involve the sample alone. Empty: everything is judged.
   std::vector<int64_t> sample;
+  // False for timing: outside the sample there is data like inside it (labels valid, gradients not zero).
+  bool quiet = true;
 
   int64_t bytes = 0;  // device memory of all tensors, gaps included
 
@@ -56,6 +58,9 @@ inline constexpr int64_t kWholeProblemElements = int64_t{1} << 21;
 // Expands dims, presence, dtypes, layouts; throws UsageError when the case contradicts its signature.
 // With `values` false, only shapes and bytes (for --dry-run and memory planning).
 Problem make_problem(const Case&, bool values = true);
+
+// Extents, presence and dtypes in one line: two cases with the same text differ in attributes, layout or data only.
+std::string shape_text(const Case&);
 
 // The part of the problem that the sample covers, as a problem of its own (the whole problem without a sample).
 Problem sampled(const Problem&);

@@ -8,15 +8,10 @@
 // Faults in kernel sources (L2) need the emulator and are tests of kernels/emulator.
 #pragma once
 
-#include <string>
-
 namespace fla::harness {
 
 // Prints which net caught what, and how small an error is always caught. Returns kPassed, or kSelfTestFailed
 // when a fault escaped or something right was reported. `verbose` prints every planted fault.
 int run_self_test(bool verbose);
-
-// The same with the net of that name switched off, to show that an escape is reported.
-int run_self_test_without(const std::string& net, bool verbose);
 
 }  // namespace fla::harness

@@ -16,10 +16,11 @@ const std::vector<std::string>& self_test_subjects();
 void plant_output_faults(KillMatrix&);    // wrong numbers at the store
 void plant_protocol_faults(KillMatrix&);  // wrong conduct beside the numbers
 void plant_semantic_faults(KillMatrix&);
-void plant_harness_faults(KillMatrix&);
+void plant_harness_faults(KillMatrix&);  // the checker's own parts
+void plant_file_faults(KillMatrix&);     // what it reads and writes
 
-// The smallest error of a single element from which on every one is caught, in ulps: those of its dtype at the
-// element's size, or at the usual size in the tensor where that is larger.
+// The smallest error of a single element from which on every one is caught, in ulps: those of its dtype at
+// the element's size, or at the usual size in the tensor where that is larger.
 struct Sensitivity {
   std::string op, tensor;
   DType dtype = DType::f32;
@@ -30,6 +31,12 @@ struct Sensitivity {
 // Measures it, and plants errors of the promised size and above.
 std::vector<Sensitivity> plant_ulp_faults(KillMatrix&);
 std::string sensitivity_table(const std::vector<Sensitivity>&);
+
+// All layers.
+std::vector<Sensitivity> plant_all_faults(KillMatrix&);
+// Prints it all. Returns the exit code, as it would be with the net `without` switched off; empty: all nets
+// hang.
+int conclude(const KillMatrix&, const std::vector<Sensitivity>&, const std::string& without, bool verbose);
 
 // An operator that computes something else than its formula.
 struct SemanticFault {

@@ -1,6 +1,5 @@
 // L0, the conduct: kernels that write, read or depend on what is not theirs.
 #include <cmath>
-#include <cstring>
 
 #include "harness/poison.h"
 #include "harness/self_test_layers.h"
@@ -9,14 +8,24 @@
 namespace fla::harness {
 namespace {
 
-const Field& main_field(const Problem& p) { return p.signature.fields[static_cast<size_t>(main_output(p))]; }
+const Field& main_field(const Problem& p) {
+  return p.signature.fields[static_cast<size_t>(main_output(p))];
+}
 
-unsigned char* bytes_of(const Tensor& t) { return static_cast<unsigned char*>(t.data); }
-int64_t span_bytes(const Tensor& t) { return Strided(t).span() * size_of(t.dtype); }
-unsigned char* last_element(const Tensor& t) { return bytes_of(t) + span_bytes(t) - size_of(t.dtype); }
+unsigned char* bytes_of(const Tensor& t) {
+  return static_cast<unsigned char*>(t.data);
+}
+int64_t span_bytes(const Tensor& t) {
+  return Strided(t).span() * size_of(t.dtype);
+}
+unsigned char* last_element(const Tensor& t) {
+  return bytes_of(t) + span_bytes(t) - size_of(t.dtype);
+}
 
 // One more or less in the last place of an element.
-void flip_lowest_bit(unsigned char* element) { *element ^= 1; }
+void flip_lowest_bit(unsigned char* element) {
+  *element ^= 1;
+}
 
 Fault with_memory(std::function<void(const Tensor& output, int run)> act) {
   Fault fault;
@@ -27,7 +36,9 @@ Fault with_memory(std::function<void(const Tensor& output, int run)> act) {
 }
 
 // What the output held before the kernel ran is lost when the answers are stored; the poison tells it.
-float poison_of(int run) { return run % 2 ? 6.6e35f : std::nanf(""); }
+float poison_of(int run) {
+  return run % 2 ? 6.6e35f : std::nanf("");
+}
 
 struct ProtocolFault {
   const char* name;
@@ -38,18 +49,17 @@ struct ProtocolFault {
 
 std::vector<ProtocolFault> protocol_faults() {
   std::vector<ProtocolFault> all;
-  all.push_back({"byte past the end flipped", "guards", "", with_memory([](const Tensor& t, int) {
-                   bytes_of(t)[span_bytes(t)] ^= 0x10;
-                 })});
-  all.push_back({"byte before the start flipped", "guards", "", with_memory([](const Tensor& t, int) {
-                   bytes_of(t)[-1] ^= 0x10;
-                 })});
-  all.push_back({"byte far behind the end flipped", "guards", "", with_memory([](const Tensor& t, int) {
-                   bytes_of(t)[span_bytes(t) + 4000] ^= 1;
-                 })});
+  all.push_back({"byte past the end flipped", "guards", "",
+                 with_memory([](const Tensor& t, int) { bytes_of(t)[span_bytes(t)] ^= 0x10; })});
+  all.push_back({"byte before the start flipped", "guards", "",
+                 with_memory([](const Tensor& t, int) { bytes_of(t)[-1] ^= 0x10; })});
+  all.push_back({"byte far behind the end flipped", "guards", "",
+                 with_memory([](const Tensor& t, int) { bytes_of(t)[span_bytes(t) + 4000] ^= 1; })});
   all.push_back({"gap between rows written", "guards", ",all.pad=3", with_memory([](const Tensor& t, int) {
-                   if (Strided(t).has_gaps()) bytes_of(t)[t.size[t.rank - 1] * size_of(t.dtype)] ^= 1;
-                   else bytes_of(t)[-1] ^= 1;  // a vector has no rows
+                   if (Strided(t).has_gaps())
+                     bytes_of(t)[t.size[t.rank - 1] * size_of(t.dtype)] ^= 1;
+                   else
+                     bytes_of(t)[-1] ^= 1;  // a vector has no rows
                  })});
   all.push_back({"second run differs in one bit", "poison", "", with_memory([](const Tensor& t, int run) {
                    if (run == 1) flip_lowest_bit(bytes_of(t));
@@ -99,12 +109,15 @@ std::vector<SpecialFault> special_faults() {
                  })});
   all.push_back({"bits depend on an optional output", "dropped_outputs", "rms_norm.fwd:M=12,N=40,x=f32", {}});
   all.back().fault.memory = [](const Problem& p, const Args& memory, int) {
-    if (main_output(p) >= 0 && !p.present(p.index_of("rstd"))) flip_lowest_bit(bytes_of(memory.tensor(main_field(p))));
+    if (main_output(p) >= 0 && !p.present(p.index_of("rstd")))
+      flip_lowest_bit(bytes_of(memory.tensor(main_field(p))));
   };
   all.push_back({"nothing done in place", "compare", "swiglu.fwd:M=12,F=40,x=bf16,z.alias=1", {}});
   all.back().fault.answers = [](const Problem& p, Answers& a) { real(p, a, "z") = real(p, "x"); };
-  all.push_back({"counters overwritten, not added to", "compare",
-                 "cross_entropy.fwd:T=24,V=40,logits=f32,labels.invalid=1,invalid_labels=i64,reduction=none", {}});
+  all.push_back({"counters overwritten, not added to",
+                 "compare",
+                 "cross_entropy.fwd:T=24,V=40,logits=f32,labels.invalid=1,invalid_labels=i64,reduction=none",
+                 {}});
   all.back().fault.answers = [](const Problem& p, Answers& a) {
     a.integers[static_cast<size_t>(p.index_of("invalid_labels"))][0] -= 5;
   };
@@ -126,7 +139,8 @@ void plant_protocol_faults(KillMatrix& matrix) {
   for (const SpecialFault& f : special_faults()) {
     matrix.clean("L0", f.case_text, reported_by(check_planted(f.case_text, {}, CheckOptions())));
     const CheckOptions options = std::string(f.net) == "compare" ? kNumbersOnly : CheckOptions();
-    matrix.planted("L0", f.name, f.case_text, {f.net}, reported_by(check_planted(f.case_text, f.fault, options)));
+    matrix.planted("L0", f.name, f.case_text, {f.net},
+                   reported_by(check_planted(f.case_text, f.fault, options)));
   }
 }
 

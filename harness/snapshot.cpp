@@ -47,28 +47,36 @@ int sample_axis(const Problem& p, int field) {
   return -1;
 }
 
+// Along the outermost axis each index is one piece of memory; along an inner one it is many small ones, and reading
+// the whole tensor is faster than asking for them.
 std::vector<unsigned char> Buffers::read_sample(int field, int axis) const {
   const Tensor& t = args_.tensor(problem_.signature.fields[static_cast<size_t>(field)]);
   const int64_t size = size_of(t.dtype);
-  Tensor inner = t;  // what one index of the sample covers
-  inner.rank = t.rank - axis;
-  std::copy(t.size + axis, t.size + t.rank, inner.size);
-  std::copy(t.stride + axis, t.stride + t.rank, inner.stride);
-  inner.size[0] = 1;
-  const Strided elements(inner);
-
-  int64_t outer = 1;
-  for (int i = 0; i < axis; ++i) outer *= t.size[i];
   std::vector<unsigned char> bytes;
-  for (int64_t o = 0; o < outer; ++o) {
-    int64_t base = 0, rest = o;
-    for (int i = axis - 1; i >= 0; --i) {
-      base += rest % t.size[i] * t.stride[i];
-      rest /= t.size[i];
-    }
-    for (const int64_t index : problem_.sample) {
-      const int64_t at = base + index * t.stride[axis];
-      append(device_, elements, size, static_cast<const unsigned char*>(t.data) + at * size, bytes);
+  if (axis == 0) {
+    Tensor one = t;  // what one index of the sample covers
+    one.size[0] = 1;
+    const Strided elements(one);
+    for (const int64_t index : problem_.sample)
+      append(device_, elements, size, static_cast<const unsigned char*>(t.data) + index * t.stride[0] * size, bytes);
+    return bytes;
+  }
+  int64_t inner = 1;
+  for (int d = axis + 1; d < t.rank; ++d) inner *= t.size[d];
+  std::vector<bool> wanted(static_cast<size_t>(t.size[axis]));
+  for (const int64_t index : problem_.sample) wanted[static_cast<size_t>(index)] = true;
+  const Strided& elements = *entries_[static_cast<size_t>(field)].elements;
+  std::vector<unsigned char> memory, dense;
+  for (const Chunk& c : elements.chunks(kChunkElements)) {
+    memory.resize(static_cast<size_t>(c.memory_count * size));
+    dense.resize(static_cast<size_t>(c.count * size));
+    device_.download(memory.data(), static_cast<const unsigned char*>(t.data) + c.memory_first * size, memory.size());
+    elements.gather(c, size, memory.data(), dense.data());
+    for (int64_t i = 0; i < c.count;) {
+      const int64_t run = std::min(inner - (c.first + i) % inner, c.count - i);
+      if (wanted[static_cast<size_t>((c.first + i) / inner % t.size[axis])])
+        bytes.insert(bytes.end(), dense.begin() + i * size, dense.begin() + (i + run) * size);
+      i += run;
     }
   }
   return bytes;

@@ -31,29 +31,68 @@ std::string read_text(const std::string& path) {
   return text;
 }
 
-// The parser keeps the last of two equal keys; this watches for the second. Depth is bounded here too.
-Json parse_strictly(const std::string& text, const std::string& path) {
-  std::vector<std::set<std::string>> open;
-  std::string problem;
-  auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > kDeepest && problem.empty()) problem = "nested deeper than 64 levels";
-    if (event == Json::parse_event_t::object_start) open.emplace_back();
-    if (event == Json::parse_event_t::object_end) open.pop_back();
-    if (event == Json::parse_event_t::key && !open.empty()) {
-      const auto key = parsed.get<std::string>();
-      if (!open.back().insert(key).second && problem.empty()) problem = "the key \"" + key + "\" stands twice";
+// The parser keeps the last of two equal keys; this watches for the second, and knows where in the document it is.
+// Depth is bounded here too.
+class Watch {
+ public:
+  bool operator()(int depth, Json::parse_event_t event, const Json& parsed) {
+    if (!problem_.empty()) return false;
+    if (depth > kDeepest) return refuse("nested deeper than 64 levels");
+    switch (event) {
+      case Json::parse_event_t::object_start:
+      case Json::parse_event_t::array_start:
+        next_element();
+        open_.push_back({event == Json::parse_event_t::array_start, {}, {}, 0});
+        break;
+      case Json::parse_event_t::object_end:
+      case Json::parse_event_t::array_end: open_.pop_back(); break;
+      case Json::parse_event_t::value: next_element(); break;
+      case Json::parse_event_t::key:
+        open_.back().key = parsed.get<std::string>();
+        if (!open_.back().seen.insert(open_.back().key).second) return refuse("this key stands twice");
+        break;
     }
-    return problem.empty();
+    return true;
+  }
+
+  const std::string& problem() const { return problem_; }
+  const std::string& pointer() const { return pointer_; }
+
+ private:
+  struct Level {
+    bool is_array;
+    std::string key;
+    std::set<std::string> seen;
+    size_t elements;
   };
+
+  void next_element() {
+    if (!open_.empty() && open_.back().is_array) open_.back().key = std::to_string(open_.back().elements++);
+  }
+  bool refuse(const std::string& what) {
+    problem_ = what;
+    pointer_ = "#";
+    for (size_t i = 0; i < open_.size() && i < 8; ++i) pointer_ += "/" + open_[i].key;
+    return false;
+  }
+
+  std::vector<Level> open_;
+  std::string problem_, pointer_;
+};
+
+Json parse_strictly(const std::string& text, const std::string& path) {
+  Watch watch;
   Json document;
   try {
-    document = Json::parse(text, watch, true, true);
+    document = Json::parse(
+        text, [&](int depth, Json::parse_event_t event, Json& parsed) { return watch(depth, event, parsed); }, true, true);
   } catch (const nlohmann::json::exception& e) {
+    if (!watch.problem().empty()) throw UsageError(path + watch.pointer(), watch.problem());
     std::string message = e.what();
     std::replace(message.begin(), message.end(), '\n', ' ');
     throw UsageError(path, message);
   }
-  if (!problem.empty()) throw UsageError(path, problem);
+  if (!watch.problem().empty()) throw UsageError(path + watch.pointer(), watch.problem());
   return document;
 }
 

@@ -83,6 +83,7 @@ static void add_times(CaseChange& change, const Result& before, const Result& af
   }
   const auto add = [&](const char* cache, const Timing& a, const Timing& b) {
     if (a.median_us > 0 && b.median_us > 0) change.times.push_back(compare_times(cache, a, b, options));
+    else if (a.median_us > 0) change.notes.push_back(std::string(cache) + " time no longer measured");
   };
   add("cold", before.cold, after.cold);
   add("hot", before.hot, after.hot);

@@ -1,6 +1,7 @@
 #include "reports/ratio.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <random>
 #include <vector>
@@ -62,6 +63,9 @@ Ratio ratio_of_medians(const Timing& before, const Timing& after, uint64_t seed)
 }
 
 Verdict judge(const Ratio& ratio, double threshold) {
+  // A clock that stood or went backwards makes ratios that are no ratios of times.
+  const bool is_positive = ratio.value > 0 && ratio.low > 0;
+  if (!is_positive || !std::isfinite(ratio.value) || !std::isfinite(ratio.high)) return Verdict::unclear;
   if (ratio.low > 1 + threshold) return Verdict::slower;
   if (ratio.high < 1 - threshold) return Verdict::faster;
   const bool inside = ratio.low >= 1 - threshold && ratio.high <= 1 + threshold;

@@ -121,7 +121,7 @@ inline Bound& operator+=(Bound& a, const Bound& b) { return a = a + b; }
 inline Bound exp_(const Bound& a) {
   return bound::apply(a, [](const Bound& p) {
     const double v = std::exp(p.v);
-    return bound::settled(v, v * bound::growth(p.e) + bound::ulps(kFunctionError.exp, v));
+    return bound::settled(v, v * bound::growth(p.e) + bound::ulps(kFunctionError.exp, v) + kExpFlush);
   });
 }
 inline Bound log_(const Bound& a) {
@@ -163,8 +163,8 @@ inline Bound tanh_(const Bound& a) {
 inline Sigmoid<Bound> sigmoid_(const Bound& a) {
   const Sigmoid<double> s = sigmoid_(a.v);
   const double moved = s.plus * s.minus * bound::growth(a.e);
-  Sigmoid<Bound> r{bound::settled(s.plus, moved + bound::ulps(kFunctionError.sigmoid, s.plus)),
-                   bound::settled(s.minus, moved + bound::ulps(kFunctionError.sigmoid, s.minus))};
+  Sigmoid<Bound> r{bound::settled(s.plus, moved + bound::ulps(kFunctionError.sigmoid, s.plus) + kExpFlush),
+                   bound::settled(s.minus, moved + bound::ulps(kFunctionError.sigmoid, s.minus) + kExpFlush)};
   if (a.ambiguous) [[unlikely]] {
     const Sigmoid<Bound> other = sigmoid_(bound::alternative(a));
     r = {bound::with_other(r.plus, other.plus), bound::with_other(r.minus, other.minus)};

@@ -9,6 +9,8 @@ namespace fla::reference {
 
 // u: half an ulp of fp32, relative.
 inline constexpr double kRounding = 0x1p-24;
+// Kernels flush results of exp below this to zero, which makes it one instruction instead of four.
+inline constexpr double kExpFlush = 0x1p-126;
 // Half the distance between fp32 subnormals: what a rounding costs near zero, where u |v| says nothing.
 inline constexpr double kUnderflow = 0x1p-150;
 // Larger magnitudes are infinite in a kernel.

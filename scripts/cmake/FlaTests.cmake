@@ -19,9 +19,12 @@ fla_tests(test_kernels kernels fla_kernels_emulated)
 fla_tests(test_norm kernels/norm fla_kernels_emulated)
 fla_tests(test_conv kernels/conv fla_kernels_emulated)
 fla_tests(test_emulator kernels/emulator fla_emulator)
+target_compile_options(test_emulator PRIVATE -fno-strict-aliasing)
 fla_tests(test_reference reference fla_reference)
 fla_tests(test_reports reports fla_reports)
-fla_tests(test_harness harness fla_device_emulator)
+fla_tests(test_harness harness fla_harness fla_device_emulator fla_harness)
+target_compile_definitions(test_harness PRIVATE FLA_CHECK_PATH="$<TARGET_FILE:fla-check>")
+add_dependencies(test_harness fla-check fla-check-emulator)
 
 # The programs themselves, on whatever this machine has.
 add_test(NAME self_test COMMAND fla-check --self-test)
