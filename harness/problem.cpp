@@ -217,7 +217,8 @@ class Shaper {
         if (d == 1 && t.rank > 2) step += layout_key(f, "gap", false);
       }
       if (layout_key(f, "broadcast", false)) {
-        if (f.role != Role::input || is_saved(problem_, f)) refuse(case_, f.name + ".broadcast: only inputs can be broadcast");
+        if (f.role != Role::input || is_saved(problem_, f))
+          refuse(case_, f.name + ".broadcast: only inputs can be broadcast");
         std::fill(t.stride, t.stride + t.rank, 0);
       }
       if (layout_key(f, "alias", false)) {
@@ -286,11 +287,13 @@ void check_lens(const Problem& p) {
   const auto lens = p.origin.find("lens");
   const Field* f = present_field(p, Content::offsets);
   if (!lens || *lens == "equal" || !f) return;
-  const int64_t sequences = p.args.tensor(*f).size[0] - 1, given = std::count(lens->begin(), lens->end(), '+') + 1;
+  const int64_t sequences = p.args.tensor(*f).size[0] - 1;
+  const int64_t given = std::count(lens->begin(), lens->end(), '+') + 1;
   if (given != sequences)
     refuse(p.origin, "lens: " + std::to_string(given) + " lengths for " + std::to_string(sequences) + " sequences");
   const int64_t tokens = extent_of(p, f->content.bound), sum = lens_offsets(*lens).back();
-  if (sum != tokens) refuse(p.origin, "lens: sums to " + std::to_string(sum) + ", not to " + std::to_string(tokens));
+  if (sum != tokens)
+    refuse(p.origin, "lens: sums to " + std::to_string(sum) + ", not to " + std::to_string(tokens));
 }
 
 // The backward's inputs that the forward gives out: the field here, the field there.
@@ -314,7 +317,8 @@ void check_keys(const Case& c, const Shapes& s) {
         !(s.forward && s.forward->dims.count(key.name)))
       refuse(c, key.name + ": no tensor of this case has such a dimension");
   for (const char* key : {"lens", "offsets.invalid"})
-    if (c.find(key) && !has_content(s, Content::offsets)) refuse(c, std::string(key) + ": no offsets of packed sequences here");
+    if (c.find(key) && !has_content(s, Content::offsets))
+      refuse(c, std::string(key) + ": no offsets of packed sequences here");
   for (const char* key : {"ignore", "labels.invalid"})
     if (c.find(key) && !has_content(s, Content::labels)) refuse(c, std::string(key) + ": no labels here");
   check_lens(s.problem);

@@ -10,7 +10,8 @@ namespace {
 
 constexpr int64_t kSampledElements = int64_t{1} << 19;
 
-// Outside the sample these hold a constant that keeps sums over rows to the sample; one shared element cannot.
+// Outside the sample these hold a constant that keeps sums over rows to the sample; one shared element
+// cannot.
 bool must_be_neutral(const Problem& p, const Field& f) {
   return f.content.kind == Content::labels || is_upstream(p, f) || is_saved(p, f);
 }
@@ -44,7 +45,9 @@ int sample_axis_of(const Problem& p, const Field& f) {
   return -1;
 }
 
-bool is_broadcast(const Problem& p, const Field& f) { return p.origin.find(f.name + ".broadcast").has_value(); }
+bool is_broadcast(const Problem& p, const Field& f) {
+  return p.origin.find(f.name + ".broadcast").has_value();
+}
 
 bool is_saved(const Problem& p, const Field& f) {
   const Direction* forward = forward_of(*p.origin.direction);
@@ -57,7 +60,8 @@ bool is_saved(const Problem& p, const Field& f) {
 std::vector<int64_t> choose_sample(const Problem& p) {
   const auto dim = p.dims.find(p.origin.direction->sample_dim);
   const int64_t most = largest_elements(p);
-  if (most <= kWholeProblemElements || dim == p.dims.end() || dim->second <= 4 || !can_be_sampled(p)) return {};
+  if (most <= kWholeProblemElements || dim == p.dims.end() || dim->second <= 4 || !can_be_sampled(p))
+    return {};
   const int64_t extent = dim->second, per_index = std::max<int64_t>(most / extent, 1);
   const auto wanted = static_cast<size_t>(std::clamp<int64_t>(kSampledElements / per_index, 4, 64));
   std::vector<int64_t> sample{0, extent - 1};

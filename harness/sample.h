@@ -17,8 +17,8 @@ bool is_broadcast(const Problem&, const Field&);
 // Whether this input of a backward is what the forward gave out.
 bool is_saved(const Problem&, const Field&);
 
-// The indices of sample_dim to judge: the ends, the rows around elements 2^31 and 2^32, edges of tiles, and random
-// ones; about 2^19 elements of the largest tensor. Empty: the problem is judged whole.
+// The indices of sample_dim to judge: the ends, the rows around elements 2^31 and 2^32, edges of tiles, and
+// random ones; about 2^19 elements of the largest tensor. Empty: the problem is judged whole.
 std::vector<int64_t> choose_sample(const Problem&);
 
 // Walks element indices of the sampled tensor to those of the whole.

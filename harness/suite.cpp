@@ -85,7 +85,8 @@ Json parse_strictly(const std::string& text, const std::string& path) {
   Json document;
   try {
     document = Json::parse(
-        text, [&](int depth, Json::parse_event_t event, Json& parsed) { return watch(depth, event, parsed); }, true, true);
+        text, [&](int depth, Json::parse_event_t event, Json& parsed) { return watch(depth, event, parsed); },
+        true, true);
   } catch (const nlohmann::json::exception& e) {
     if (!watch.problem().empty()) throw UsageError(path + watch.pointer(), watch.problem());
     std::string message = e.what();

@@ -31,8 +31,10 @@ TEST(Case, PrintsInOneOrderWhateverTheOrderGiven) {
 }
 
 TEST(Case, LeavesOutWhatItWouldHaveAnyway) {
-  EXPECT_EQ(printed("rms_norm.fwd:M=2,N=8,G=1,eps=1e-5,weight_per_group=false,x.pad=0,x.inner=1,fill=normal,omit=0"),
-            "rms_norm.fwd:M=2,N=8");
+  EXPECT_EQ(
+      printed(
+          "rms_norm.fwd:M=2,N=8,G=1,eps=1e-5,weight_per_group=false,x.pad=0,x.inner=1,fill=normal,omit=0"),
+      "rms_norm.fwd:M=2,N=8");
   EXPECT_EQ(printed("rms_norm.fwd:M=2,N=8,x=bf16,weight=bf16,residual=none,y=bf16,rstd=f32"),
             "rms_norm.fwd:M=2,N=8,x=bf16");
   EXPECT_EQ(printed("causal_conv1d.fwd:T=8,D=4,W=3,S=3"), "causal_conv1d.fwd:T=8,D=4,W=3");
@@ -41,21 +43,24 @@ TEST(Case, LeavesOutWhatItWouldHaveAnyway) {
 }
 
 TEST(Case, KeepsWhatDiffersFromTheDefault) {
-  for (const char* text : {"rms_norm.fwd:M=2,N=8,x=bf16,weight=f32", "rms_norm.fwd:M=2,N=8,weight=none,rstd=none",
-                           "rms_norm.fwd:M=2,N=8,x=bf16,residual=bf16,residual_out=none",
-                           "rms_norm.bwd:M=2,N=8,dresidual=none,residual=f32", "causal_conv1d.fwd:T=8,D=4,W=3,S=4",
-                           "cross_entropy.fwd:T=2,V=8,softcap=30,reduction=none,ignore=0.5"})
+  for (const char* text :
+       {"rms_norm.fwd:M=2,N=8,x=bf16,weight=f32", "rms_norm.fwd:M=2,N=8,weight=none,rstd=none",
+        "rms_norm.fwd:M=2,N=8,x=bf16,residual=bf16,residual_out=none",
+        "rms_norm.bwd:M=2,N=8,dresidual=none,residual=f32", "causal_conv1d.fwd:T=8,D=4,W=3,S=4",
+        "cross_entropy.fwd:T=2,V=8,softcap=30,reduction=none,ignore=0.5"})
     EXPECT_EQ(printed(text), text);
 }
 
 TEST(Case, ABackwardTakesTheKeysOfItsForward) {
-  EXPECT_EQ(printed("rms_norm.bwd:M=2,N=8,residual=bf16,eps=0.5"), "rms_norm.bwd:M=2,N=8,eps=0.5,residual=bf16");
+  EXPECT_EQ(printed("rms_norm.bwd:M=2,N=8,residual=bf16,eps=0.5"),
+            "rms_norm.bwd:M=2,N=8,eps=0.5,residual=bf16");
   expect_refused("rms_norm.fwd:M=2,N=8,dy=f32", "unknown key \"dy\"");
 }
 
 TEST(Case, RealsRoundTrip) {
   EXPECT_EQ(printed("rms_norm.fwd:M=1,N=8,eps=0.00000100000000000001"), "rms_norm.fwd:M=1,N=8,eps=1e-06");
-  EXPECT_EQ(printed("cross_entropy.fwd:T=1,V=8,label_smoothing=0.10"), "cross_entropy.fwd:T=1,V=8,label_smoothing=0.1");
+  EXPECT_EQ(printed("cross_entropy.fwd:T=1,V=8,label_smoothing=0.10"),
+            "cross_entropy.fwd:T=1,V=8,label_smoothing=0.1");
   EXPECT_EQ(printed("cross_entropy.fwd:T=1,V=8,softcap=inf"), "cross_entropy.fwd:T=1,V=8");
 }
 
@@ -95,7 +100,8 @@ TEST(Case, RefusesWhatIsMalformed) {
   expect_refused("rms_norm.fwd:M=1,=3", "is not key=value");
   expect_refused("rms_norm.fwd:M=1,M=2,N=8", "given twice");
   expect_refused("", "unknown operator");
-  for (const char* value : {"", "x", "1.5", "1e3", "0x10", " 1", "99999999999999999999", "-1", "1000000000000000"})
+  for (const char* value :
+       {"", "x", "1.5", "1e3", "0x10", " 1", "99999999999999999999", "-1", "1000000000000000"})
     expect_refused(std::string("rms_norm.fwd:N=8,M=") + value, "M: ");
   expect_refused("rms_norm.fwd:M=1,N=1,eps=nan", "is no number");
   expect_refused("rms_norm.fwd:M=1,N=1,weight_per_group=2", "neither 0 nor 1");
@@ -131,7 +137,8 @@ TEST(Case, RefusesLengthsThatDoNotFit) {
   expect_refused("causal_conv1d.fwd:T=4,D=2,cu_seqlens=i32,lens=1+2", "sums to 3, not to 4");
   expect_refused("causal_conv1d.fwd:T=4,D=2,cu_seqlens=i32,lens=1+", "lens");
   expect_refused("causal_conv1d.fwd:T=4,D=2,cu_seqlens=i32,lens=-1+5", "negative");
-  expect_refused("causal_conv1d.fwd:T=4,D=2,cu_seqlens=i32,lens=9223372036854775807+9223372036854775807", "lens");
+  expect_refused("causal_conv1d.fwd:T=4,D=2,cu_seqlens=i32,lens=9223372036854775807+9223372036854775807",
+                 "lens");
 }
 
 TEST(Case, NearestIsSilentWhenNothingIsNear) {

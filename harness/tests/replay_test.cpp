@@ -52,7 +52,7 @@ class ReplayFile : public testing::Test {
 TEST_F(ReplayFile, WhatADumpWritesIsRight) {
   for (const char* text :
        {"swiglu.fwd:M=3,F=5", "swiglu.bwd:M=3,F=5,x=bf16", "rms_norm.fwd:M=4,N=7,x=f16,residual=f16",
-        "rms_norm.bwd:M=4,N=7,x=bf16,weight=f32", "cross_entropy.fwd:M=5,V=11,x=bf16",
+        "rms_norm.bwd:M=4,N=7,x=bf16,weight=f32", "cross_entropy.fwd:T=5,V=11,logits=bf16",
         "causal_conv1d.fwd:B=2,T=9,D=4,activation=silu", "causal_conv1d.update:N=3,D=4"}) {
     dump_case(parse_case(text), path_);
     const Result r = judge_replay(path_, nullptr);

@@ -33,6 +33,8 @@ TEST(Signature, RulesThatPointAtTensorsNameThem) {
   EXPECT_EQ(f.field("x")->like, "");
   RmsNormBackward backward;
   EXPECT_EQ(signature_of(backward).field("dweight")->with, "weight");
+  EXPECT_EQ(signature_of(backward).field("dx")->alias, "dy");
+  EXPECT_EQ(signature_of(backward).field("dx")->like, "");
   EXPECT_EQ(f.field("nothing"), nullptr);
 }
 
@@ -62,9 +64,10 @@ TEST(Signature, AttributesPrintTheirDefaultsAsCasesDo) {
   const Signature s = signature_of(args);
   std::string text;
   for (const Attribute& a : s.attributes) text += a.name + "=" + a.fallback + " ";
-  EXPECT_EQ(text,
-            "ignore_index=-100 class_start=0 total_classes=0 label_smoothing=0 logit_scale=1 lse_square_scale=0 "
-            "softcap=inf reduction=mean empty_mean=zero ");
+  EXPECT_EQ(
+      text,
+      "ignore_index=-100 class_start=0 total_classes=0 label_smoothing=0 logit_scale=1 lse_square_scale=0 "
+      "softcap=inf reduction=mean empty_mean=zero ");
   RmsNormForward norm;
   EXPECT_EQ(signature_of(norm).attributes[0].fallback, "1e-05");
   EXPECT_EQ(signature_of(norm).attributes[1].fallback, "0");
@@ -87,7 +90,8 @@ TEST(Operators, EveryDirectionIsWhole) {
     EXPECT_EQ(find_direction(d.key()), &d);
     const Signature s = full_signature(d, true);
     const auto named = [&](const NamedDim& dim) { return dim.name == d.sample_dim; };
-    EXPECT_EQ(std::count_if(s.dims.begin(), s.dims.end(), named), 1) << d.key() << " samples " << d.sample_dim;
+    EXPECT_EQ(std::count_if(s.dims.begin(), s.dims.end(), named), 1)
+        << d.key() << " samples " << d.sample_dim;
     EXPECT_EQ(forward_of(d) != nullptr, !d.backward_of.empty()) << d.key();
     EXPECT_EQ(d.name == "bwd", !d.backward_of.empty()) << d.key();
   }

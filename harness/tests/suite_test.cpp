@@ -70,14 +70,17 @@ TEST_F(SuiteFile, PairwiseMeetsEveryPairWithFewRows) {
       for (const auto& b : c.values)
         if (a.first < b.first) pairs.insert(a.first + a.second + b.first + b.second);
   }
-  for (const char* pair : {"F8M1", "F11M4", "F9x.pad3", "M3xf16", "M2x.pad1"}) EXPECT_TRUE(pairs.count(pair)) << pair;
-  EXPECT_EQ(std::count_if(pairs.begin(), pairs.end(), [](const std::string& p) { return p[0] == 'F' && p.find('M') != p.npos; }),
+  for (const char* pair : {"F8M1", "F11M4", "F9x.pad3", "M3xf16", "M2x.pad1"})
+    EXPECT_TRUE(pairs.count(pair)) << pair;
+  EXPECT_EQ(std::count_if(pairs.begin(), pairs.end(),
+                          [](const std::string& p) { return p[0] == 'F' && p.find('M') != p.npos; }),
             16);
   EXPECT_EQ(texts(entry), all);
 }
 
 TEST_F(SuiteFile, TiersNest) {
-  const char* entries = R"({"tier": "smoke", "case": "swiglu.fwd:M=1,F=1"}, {"tier": "ci", "case": "swiglu.fwd:M=2,F=1"},
+  const char* entries =
+      R"({"tier": "smoke", "case": "swiglu.fwd:M=1,F=1"}, {"tier": "ci", "case": "swiglu.fwd:M=2,F=1"},
       {"tier": "regression", "case": "swiglu.fwd:M=3,F=1"}, {"tier": "full", "case": "swiglu.fwd:M=4,F=1"},
       {"tier": "nightly", "case": "swiglu.fwd:M=5,F=1"}, {"tier": "bench", "name": "big", "case": "swiglu.fwd:M=6,F=1"})";
   EXPECT_EQ(texts(entries, "smoke").size(), 1u);
@@ -93,26 +96,41 @@ TEST_F(SuiteFile, TiersNest) {
 }
 
 TEST_F(SuiteFile, ErrorsCarryFileAndPointer) {
-  const auto entry = [&](const std::string& text) { return suite(R"({"tier": "smoke", "case": "swiglu.fwd:M=9,F=9"}, )" + text); };
-  expect_refused(entry(R"({"tier": "smoke", "direction": "fwd", "produkt": {"M": [1]}})"), "#/cases/1/produkt", "did you mean product?");
-  expect_refused(entry(R"({"tier": "smok", "direction": "fwd", "product": {"M": [1]}})"), "#/cases/1/tier", "unknown tier");
-  expect_refused(entry(R"({"tier": "smoke", "direction": "fwd", "product": {"M": []}})"), "#/cases/1/product/M", "empty");
-  expect_refused(entry(R"({"tier": "smoke", "direction": "fwd", "product": {"M": [1, null]}})"), "#/cases/1/product/M/1", "neither");
-  expect_refused(entry(R"({"tier": "smoke", "direction": "fwd", "zip": {"M": [1], "F": [1, 2]}})"), "#/cases/1/zip/F", "equally long");
-  expect_refused(entry(R"({"tier": "smoke", "direction": "fwd", "product": {"M": [1], "Q": [1]}})"), "#/cases/1", "unknown key \"Q\"");
-  expect_refused(entry(R"({"tier": "smoke", "direction": "fwd", "product": {"M": [1]}})"), "#/cases/1", "dimension F is not given");
-  expect_refused(entry(R"({"tier": "smoke", "direction": "up", "product": {"M": [1], "F": [1]}})"), "#/cases/1/direction", "swiglu.up");
-  expect_refused(entry(R"({"tier": "smoke", "case": "rms_norm.fwd:M=1,N=1"})"), "#/cases/1/case", "is not of swiglu");
-  expect_refused(entry(R"({"tier": "smoke", "case": "swiglu.fwd:M=9,F=9,x=f32"})"), "#/cases/1", "stands twice");
-  expect_refused(entry(R"({"tier": "smoke", "direction": "fwd", "product": {"M": ["1..3:0"]}})"), "#/cases/1/product/M", "1..3:0");
+  const auto entry = [&](const std::string& text) {
+    return suite(R"({"tier": "smoke", "case": "swiglu.fwd:M=9,F=9"}, )" + text);
+  };
+  expect_refused(entry(R"({"tier": "smoke", "direction": "fwd", "produkt": {"M": [1]}})"),
+                 "#/cases/1/produkt", "did you mean product?");
+  expect_refused(entry(R"({"tier": "smok", "direction": "fwd", "product": {"M": [1]}})"), "#/cases/1/tier",
+                 "unknown tier");
+  expect_refused(entry(R"({"tier": "smoke", "direction": "fwd", "product": {"M": []}})"),
+                 "#/cases/1/product/M", "empty");
+  expect_refused(entry(R"({"tier": "smoke", "direction": "fwd", "product": {"M": [1, null]}})"),
+                 "#/cases/1/product/M/1", "neither");
+  expect_refused(entry(R"({"tier": "smoke", "direction": "fwd", "zip": {"M": [1], "F": [1, 2]}})"),
+                 "#/cases/1/zip/F", "equally long");
+  expect_refused(entry(R"({"tier": "smoke", "direction": "fwd", "product": {"M": [1], "Q": [1]}})"),
+                 "#/cases/1", "unknown key \"Q\"");
+  expect_refused(entry(R"({"tier": "smoke", "direction": "fwd", "product": {"M": [1]}})"), "#/cases/1",
+                 "dimension F is not given");
+  expect_refused(entry(R"({"tier": "smoke", "direction": "up", "product": {"M": [1], "F": [1]}})"),
+                 "#/cases/1/direction", "swiglu.up");
+  expect_refused(entry(R"({"tier": "smoke", "case": "rms_norm.fwd:M=1,N=1"})"), "#/cases/1/case",
+                 "is not of swiglu");
+  expect_refused(entry(R"({"tier": "smoke", "case": "swiglu.fwd:M=9,F=9,x=f32"})"), "#/cases/1",
+                 "stands twice");
+  expect_refused(entry(R"({"tier": "smoke", "direction": "fwd", "product": {"M": ["1..3:0"]}})"),
+                 "#/cases/1/product/M", "1..3:0");
   expect_refused(R"({"schema": 2, "operator": "swiglu", "cases": [1]})", "#/schema", "must be 1");
   expect_refused(R"({"schema": 1, "operator": "swiglu", "cases": []})", "#/cases", "not a list");
   expect_refused(R"({"schema": 1, "operator": "swiglu", "cases": [], "extra": 1})", "#/extra", "unknown key");
 }
 
 TEST_F(SuiteFile, RefusesAKeyGivenTwiceAnywhere) {
-  expect_refused(suite(R"({"tier": "smoke", "case": "swiglu.fwd:M=1,F=1"}, {"tier": "smoke", "direction": ["fwd"],
-      "product": {"M": [1], "F": [1], "M": [2]}})"), "#/cases/1/product/M", "twice");
+  expect_refused(
+      suite(R"({"tier": "smoke", "case": "swiglu.fwd:M=1,F=1"}, {"tier": "smoke", "direction": ["fwd"],
+      "product": {"M": [1], "F": [1], "M": [2]}})"),
+      "#/cases/1/product/M", "twice");
   expect_refused(R"({"schema": 1, "schema": 1})", "#/schema", "twice");
 }
 
@@ -122,7 +140,8 @@ TEST_F(SuiteFile, RefusesHostileFiles) {
   expect_refused("[1]", "", "not an object");
   expect_refused(suite("1"), "#/cases/0", "not an object");
   expect_refused(std::string(100000, '['), "", "deeper than 64");
-  expect_refused(R"({"schema": 1, "operator": "swiglu", "cases": [)" + std::string(17 << 20, ' ') + "]}", "", "larger than 16 MiB");
+  expect_refused(R"({"schema": 1, "operator": "swiglu", "cases": [)" + std::string(17 << 20, ' ') + "]}", "",
+                 "larger than 16 MiB");
   expect_refused(std::string("{\"a\0b\": 1}", 10), "", "parse error");
   EXPECT_THROW(load_suites((folder_ / "none.json").string(), "smoke"), UsageError);
   std::filesystem::create_directories(folder_ / "empty");
@@ -150,7 +169,8 @@ TEST(Values, ExpandRangesAndRefuseNonsense) {
 
 std::vector<std::string> filtered(const std::vector<std::string>& globs) {
   std::vector<Case> cases;
-  for (const char* text : {"swiglu.fwd:M=1,F=8", "swiglu.bwd:M=1,F=8", "rms_norm.fwd:M=1,N=8,x=bf16"}) cases.push_back(parse_case(text));
+  for (const char* text : {"swiglu.fwd:M=1,F=8", "swiglu.bwd:M=1,F=8", "rms_norm.fwd:M=1,N=8,x=bf16"})
+    cases.push_back(parse_case(text));
   filter_cases(cases, globs);
   std::vector<std::string> left;
   for (const Case& c : cases) left.push_back(c.direction->key());
