@@ -154,7 +154,10 @@ class GpuDevice : public Device {
     };
     work(stream(0));
     finish("same stream");
-    if (!hog_) hog_ = allocate(kHogBytes);
+    if (!hog_) {
+      hog_ = allocate(kHogBytes);
+      require(cudaMemset(hog_, 0, kHogBytes), "load");  // initcheck watches what the load reads, too
+    }
     require(gpu::launch_hog(hog_, kHogBytes, 8, stream(2)), "load");
     work(stream(1));
     finish("another stream under load");
