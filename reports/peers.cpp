@@ -107,16 +107,11 @@ std::string by(std::initializer_list<int64_t> extents) {
 // and their backward takes its gradient.
 std::optional<PeerKey> rms_norm_key(const Result& r) {
   const Params p(r);
-  const bool forward = r.direction == "fwd";
-  const bool residual = p.has(forward ? "residual" : "residual_out");
-  const std::string_view main = residual && !forward ? "residual_out" : "x";
   const Names tensors{"weight", "y", "residual", "residual_out", "dy", "dx", "dweight", "dresidual_out"};
-  Names free{"M", "G", "N"};
-  if (main != "x") free.push_back("x");
-  if (!p.are_only(main, tensors, free)) return std::nullopt;
-  if (residual && !forward && !p.has("dresidual_out")) return std::nullopt;
+  if (!p.are_only("x", tensors, {"M", "G", "N"})) return std::nullopt;
+  if (p.get("residual_out") == "none" || p.get("dresidual_out") == "none") return std::nullopt;
   const std::string shape = by({p.dim("M") * p.dim("G", 1), p.dim("N")});
-  return PeerKey{residual ? "rms_norm_residual" : "rms_norm", r.direction, shape};
+  return PeerKey{p.has("residual") ? "rms_norm_residual" : "rms_norm", r.direction, shape};
 }
 
 std::optional<PeerKey> swiglu_key(const Result& r) {
@@ -135,8 +130,9 @@ std::optional<PeerKey> cross_entropy_key(const Result& r) {
   return PeerKey{"cross_entropy", direction, by({p.dim("T"), p.dim("V")})};
 }
 
-// The one length of all packed sequences ("1024+1024"), 0 where they differ.
-int64_t equal_length(std::string_view lens) {
+// The one length of all packed sequences ("1024+1024", or "equal" parts of the tokens), 0 where they differ.
+int64_t equal_length(std::string_view lens, int64_t tokens, int64_t sequences) {
+  if (lens == "equal") return sequences > 0 && tokens % sequences == 0 ? tokens / sequences : 0;
   const std::string_view first = lens.substr(0, lens.find('+'));
   while (!lens.empty()) {
     const size_t end = std::min(lens.find('+'), lens.size());
@@ -159,7 +155,7 @@ std::optional<PeerKey> causal_conv1d_key(const Result& r) {
   int64_t rows = p.dim("B", 1), tokens = p.dim("T");
   std::string words = " W" + std::to_string(p.dim("W", 4)) + " silu";
   if (p.has("cu_seqlens")) {
-    const int64_t length = equal_length(p.get("lens"));
+    const int64_t length = equal_length(p.get("lens"), tokens, p.dim("N"));
     if (length == 0 || tokens % kPeerTokens != 0) return std::nullopt;
     rows = tokens / kPeerTokens;
     tokens = kPeerTokens;

@@ -57,8 +57,7 @@ TEST(Peers, NamesTheShapesOfTheFile) {
   EXPECT_EQ(key_of("rms_norm", "fwd", {{"M", "8"}, {"N", "4"}, {"x", "bf16"}, {"residual", "bf16"}}),
             "rms_norm_residual fwd 8x4");
   EXPECT_EQ(
-      key_of("rms_norm", "bwd",
-             {{"M", "8"}, {"N", "4"}, {"x", "none"}, {"residual_out", "bf16"}, {"dresidual_out", "bf16"}}),
+      key_of("rms_norm", "bwd", {{"M", "8"}, {"N", "4"}, {"x", "bf16"}, {"residual", "bf16"}}),
       "rms_norm_residual bwd 8x4");
   EXPECT_EQ(key_of("swiglu", "bwd", {{"M", "8"}, {"F", "4"}, {"x", "bf16"}}), "swiglu bwd 8x4");
   EXPECT_EQ(key_of("cross_entropy", "fwd_bwd",
@@ -74,6 +73,8 @@ TEST(Peers, PackedSequencesOfOneLengthMatch) {
   std::string lens = "1024";
   for (int i = 1; i < 32; ++i) lens += "+1024";
   packed.emplace_back("lens", lens);
+  EXPECT_EQ(key_of("causal_conv1d", "fwd", packed), "causal_conv1d fwd 4x8192x4096 W4 silu varlen1024");
+  packed.back().second = "equal";
   EXPECT_EQ(key_of("causal_conv1d", "fwd", packed), "causal_conv1d fwd 4x8192x4096 W4 silu varlen1024");
   packed.back().second = "1024+2048";
   EXPECT_EQ(key_of("causal_conv1d", "fwd", packed), "");
