@@ -65,6 +65,11 @@ struct Planted {
   std::map<std::string, std::string> values = {};
 };
 
+// Names a case to GoogleTest, which would print its bytes.
+void PrintTo(const Planted& p, std::ostream* out) {
+  *out << p.fault << ", seen by " << p.check;
+}
+
 class PlantedFault : public testing::TestWithParam<Planted> {};
 
 TEST_P(PlantedFault, FailsTheNamedCheck) {

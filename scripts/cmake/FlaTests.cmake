@@ -28,9 +28,9 @@ add_dependencies(test_harness fla-check fla-check-emulator)
 
 # The programs themselves, on whatever this machine has.
 add_test(NAME self_test COMMAND fla-check --self-test)
-add_test(NAME emulator_smoke COMMAND fla-check --backend emulator --tier smoke --out ${PROJECT_BINARY_DIR}/emulator_smoke.json)
+add_test(NAME emulator_ci COMMAND fla-check --backend emulator --tier ci --out ${PROJECT_BINARY_DIR}/emulator_ci.json)
 add_test(NAME reference_ci COMMAND fla-check --backend reference --tier ci --out ${PROJECT_BINARY_DIR}/reference_ci.json)
-set_tests_properties(self_test emulator_smoke reference_ci PROPERTIES TIMEOUT 600 RUN_SERIAL ON)
+set_tests_properties(self_test emulator_ci reference_ci PROPERTIES TIMEOUT 600 RUN_SERIAL ON)
 
 # A user's program, outside this tree, against the installed package.
 if(FLA_CUDA)
