@@ -117,6 +117,9 @@ class Proof {
     Evaluation<S> back = inputs_as<S>(problem);
     for (size_t f = 0; f < problem.signature.fields.size(); ++f) {
       const int source = pair_.forward.index_of(problem.signature.fields[f].name);
+      // A gradient that is added to what is there shows itself where nothing is.
+      if (problem.signature.fields[f].role == Role::inout)
+        std::fill(back.values[f].begin(), back.values[f].end(), S(0.0));
       if (problem.signature.fields[f].role != Role::input || !problem.present(static_cast<int>(f))) continue;
       if (source < 0 || !pair_.forward.present(source)) continue;
       back.values[f].assign(forward_.values[static_cast<size_t>(source)].begin(),

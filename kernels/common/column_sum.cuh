@@ -27,4 +27,8 @@ inline Status finish_columns(const ColumnTarget& target, int64_t parts, int64_t 
   return finish_columns(target, {}, parts, columns, stream);
 }
 
+// The column sums of a matrix: both stages. `partials` holds column_partials(rows) rows of `columns` floats.
+int64_t column_partials(int64_t rows);
+Status sum_columns(const Tensor& matrix, const Tensor& out, float* partials, Stream stream);
+
 }  // namespace fla::detail

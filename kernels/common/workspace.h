@@ -31,6 +31,28 @@ inline Status check_workspace(const Workspace& workspace, size_t needed) {
   return s;
 }
 
+// Lays the parts of a workspace one behind another. Run over a null base it only counts, so that one function per
+// operator gives both the size and the places.
+class WorkspaceParts {
+ public:
+  explicit WorkspaceParts(void* base = nullptr) : base_(reinterpret_cast<uintptr_t>(base)) {}
+  void* take(size_t bytes) {
+    const uintptr_t at = base_ + used_;
+    used_ += align_workspace(bytes);
+    return base_ && bytes ? reinterpret_cast<void*>(at) : nullptr;
+  }
+  // A dense matrix; absent where `needed` is false.
+  Tensor take_matrix(bool needed, DType dtype, int64_t rows, int64_t columns) {
+    if (!needed) return {};
+    return dense(take(static_cast<size_t>(rows * columns * size_of(dtype))), dtype, {rows, columns});
+  }
+  size_t bytes() const { return used_; }
+
+ private:
+  uintptr_t base_;
+  size_t used_ = 0;
+};
+
 template <class... A>
 Status error(StatusCode code, const char* format, A... args) {
   Status s;

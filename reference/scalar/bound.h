@@ -199,12 +199,14 @@ inline double value(const Bound& a) { return a.v; }
 inline bool is_nan(const Bound& a) { return std::isnan(a.v); }
 inline Bound detach(const Bound& a) { return a; }
 
+// A rounding point: what is read back is one of the numbers between the roundings of both ends of the interval, most
+// often one number. Its error is then zero, and sums over stored numbers need not allow half an ulp for each.
 inline Bound store_as(DType type, const Bound& a) {
-  const Format f = format_of(type);
-  return bound::apply(a, [type, f](const Bound& p) {
-    if (p.e == 0 && rounded(type, p.v) == p.v) return p;
-    if (std::abs(p.v) - p.e > f.largest * (1 + f.half_ulp())) return Bound(std::copysign(HUGE_VAL, p.v));
-    return bound::settled(p.v, p.e + std::fmax(f.half_ulp() * std::abs(p.v), f.half_subnormal()));
+  return bound::apply(a, [type](const Bound& p) {
+    const double v = rounded(type, p.v), low = rounded(type, p.v - p.e), high = rounded(type, p.v + p.e);
+    if (low == high || std::isnan(p.v)) return Bound(v);
+    if (std::isfinite(low) && std::isfinite(high)) return bound::settled(v, std::fmax(high - v, v - low));
+    return Bound(p.v, p.e < bound::kUnbounded ? bound::kUnbounded : p.e);  // infinite or not
   });
 }
 

@@ -157,8 +157,10 @@ TEST(Bound, CloseDecisionsKeepBothBranches) {
 
 TEST(Bound, DeclaredRoundingsWiden) {
   EXPECT_EQ(store_as(DType::bf16, Bound(1.5)).e, 0);
-  EXPECT_NEAR(store_as(DType::bf16, Bound(1.001)).e, 1.001 * 0x1p-8, 1e-12);
-  EXPECT_EQ(store_as(DType::f16, Bound(1e-9)).e, 0x1p-25);
+  EXPECT_EQ(store_as(DType::bf16, Bound(1.001, 1e-4)).v, 1);
+  EXPECT_EQ(store_as(DType::bf16, Bound(1.001, 1e-4)).e, 0) << "every number of the interval is stored as 1";
+  EXPECT_EQ(store_as(DType::bf16, Bound(1 + 0x1p-8, 1e-4)).e, 0x1p-7) << "stored as 1 or as its successor";
+  EXPECT_EQ(store_as(DType::f16, Bound(1e-9)).e, 0);
   EXPECT_EQ(store_as(DType::f16, Bound(7e4)).v, kInf);
   EXPECT_EQ(store_as(DType::bf16, 1.001), 1.0);
   EXPECT_EQ(store_as(DType::bf16, Dual(1.001, 2)).v, 1.001);

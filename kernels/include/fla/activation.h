@@ -36,7 +36,7 @@ struct SwigluBackward {
   Tensor dz;    // [M, F] any float
   Tensor dx;    // [M, F] any float (normally x's); may be exactly x
   Tensor dy;    // [M, F] any float (normally y's); may be exactly y
-  Tensor z;     // [M, F] dtype of x, optional: recomputed output
+  Tensor z;     // [M, F] dtype of x, optional: recomputed output; may be exactly dz
 };
 
 template <class V>
@@ -47,7 +47,7 @@ void describe(V& v, SwigluBackward& a) {
   v.input("dz", a.dz, {M, F});
   v.output("dx", a.dx, {M, F}, {.presence = Presence::expected, .alias = &a.x});
   v.output("dy", a.dy, {M, F}, {.presence = Presence::expected, .alias = &a.y});
-  v.output("z", a.z, {M, F}, {.presence = Presence::optional, .like = &a.x});
+  v.output("z", a.z, {M, F}, {.presence = Presence::optional, .like = &a.x, .alias = &a.dz});
 }
 
 Status check(const SwigluBackward&);

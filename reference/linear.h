@@ -1,0 +1,82 @@
+// Linear layers with an inner part. Rounded on the way are: the inner result, as it is stored in front of the product
+// (R2, R5), the product of dout and the weight in front of the inner backward (R4), and biases, which a product takes in
+// the dtype of its result. fp32 sums everywhere else.
+#pragma once
+
+#include "fla/linear.h"
+#include "reference/activation.h"
+#include "reference/matrix.h"
+
+namespace fla::reference {
+
+// z = GLU(x, y) of [M, F] tensors, rounded to the dtype of x.
+template <class S>
+Matrix<S> glu_of(Glu unit, const Tensor& x, const Tensor& y) {
+  Matrix<S> z(x.size[0], x.size[1]);
+  const Tensor out = tensor_of(z, x.dtype);
+  switch (unit) {
+    case Glu::swiglu: evaluate<S>(SwigluForward{.x = x, .y = y, .z = out}); break;
+  }
+  return stored(x.dtype, std::move(z));
+}
+
+// Its backward; the outputs are not rounded here.
+template <class S>
+void glu_backward(Glu unit, const Tensor& x, const Tensor& y, Matrix<S>& dz, const Tensor& dx, const Tensor& dy) {
+  const Tensor upstream = tensor_of(dz, x.dtype);
+  switch (unit) {
+    case Glu::swiglu:
+      evaluate<S>(SwigluBackward{.x = x, .y = y, .dz = upstream, .dx = dx, .dy = dy, .z = {}});
+      break;
+  }
+}
+
+// out = A B + bias, the bias read in the dtype of out.
+template <class S>
+void linear(const Factor<S>& a, const Factor<S>& b, const Tensor& bias_tensor, const Tensor& out_tensor, DType operands) {
+  const Matrix<S> sums = product_of<S>(a, b, unit_of(operands));
+  const View<S> bias(bias_tensor), out(out_tensor);
+  for (int64_t i = 0; i < sums.rows(); ++i)
+    for (int64_t j = 0; j < sums.cols(); ++j)
+      out(i, j) = bias ? sums(i, j) + store_as(out_tensor.dtype, bias(j)) : sums(i, j);
+}
+
+// gradient = upstream^T input, or added to what is there.
+template <class S>
+void weight_gradient(const Factor<S>& upstream, const Factor<S>& input, bool accumulate, const Tensor& gradient,
+                     DType operands) {
+  const View<S> out(gradient);
+  if (!out) return;
+  const Matrix<S> sums = product_of<S>(upstream.transpose(), input, unit_of(operands));
+  for (int64_t i = 0; i < sums.rows(); ++i)
+    for (int64_t j = 0; j < sums.cols(); ++j) out(i, j) = accumulate ? out(i, j) + sums(i, j) : sums(i, j);
+}
+
+template <class S>
+void bias_gradient(const Factor<S>& upstream, const Tensor& gradient) {
+  const View<S> out(gradient);
+  if (!out) return;
+  for (int64_t j = 0; j < upstream.inner(); ++j)
+    out(j) = sum<S>(upstream.outer(), [&](int64_t i) { return upstream(i, j); });
+}
+
+template <class S, Glu kUnit>
+void evaluate(const GluLinearForward<kUnit>& a) {
+  const Matrix<S> z = glu_of<S>(kUnit, a.x, a.y);
+  linear<S>(z, Factor<S>(a.linear_weight).transpose(), a.linear_bias, a.out, a.x.dtype);
+}
+
+template <class S, Glu kUnit>
+void evaluate(const GluLinearBackward<kUnit>& a) {
+  const DType dtype = a.x.dtype;
+  if (a.dx || a.dy) {
+    Matrix<S> dz =
+        stored(dtype, product_of<S>(Factor<S>(a.dout), Factor<S>(a.linear_weight), unit_of(dtype)));
+    glu_backward(kUnit, a.x, a.y, dz, a.dx, a.dy);
+  }
+  if (a.dlinear_weight)
+    weight_gradient<S>(Factor<S>(a.dout), glu_of<S>(kUnit, a.x, a.y), a.accumulate, a.dlinear_weight, dtype);
+  bias_gradient(Factor<S>(a.dout), a.dlinear_bias);
+}
+
+}  // namespace fla::reference
