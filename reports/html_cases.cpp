@@ -131,8 +131,10 @@ std::string html_case_details(const Result& r, const Peers* peers) {
   html += timing_line("cold", r.cold) + timing_line("hot", r.hot);
   if (peers) html += line("peers", peers_text(r, *peers));
   if (r.metrics.ceiling_us > 0) {
-    html += line("ceiling", microseconds(r.metrics.ceiling_us) + " us for the same bytes, reads to writes " +
-                                r.metrics.mix + ", measured in this run");
+    const std::string of = r.metrics.products > 0
+                               ? std::to_string(r.metrics.products) + " matrix products alone"
+                               : "the same bytes, reads to writes " + r.metrics.mix;
+    html += line("ceiling", microseconds(r.metrics.ceiling_us) + " us for " + of + ", measured in this run");
   }
   html += line("memory", memory_text(r.memory)) + line("power", power_text(r.power)) + checks(r);
   return html + "</dl>";

@@ -58,6 +58,7 @@ void fields(V& v, T& r) {
   v("sol_hot", r.sol_hot);
   v("sol_datasheet", r.sol_datasheet);
   v("ceiling_us", r.ceiling_us);
+  v.sparse("products", r.products);
   v("mix", r.mix);
 }
 
