@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstring>
+#include <iterator>
 #include <mutex>
 #include <unordered_map>
 
@@ -289,6 +290,11 @@ GemmAlgorithm gemm_table_choice(const Gemm& g) {
   for (const GemmTableRow& row : kTable)
     if (row.bucket == bucket && row.bucket.sm != 0) return row.algorithm;
   return {};
+}
+
+const GemmTableRow* gemm_table(int& rows) {
+  rows = static_cast<int>(std::size(kTable)) - 1;
+  return kTable;
 }
 
 Status multiply(const Gemm& g, Workspace workspace, Stream stream) {

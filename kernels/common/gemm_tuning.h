@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "common/gemm.h"
+#include "gemm.h"
 
 namespace fla::detail {
 
@@ -50,6 +50,8 @@ int gemm_candidates(const Gemm&, GemmAlgorithm* out, int most, Status& status);
 Status multiply_with(const Gemm&, const GemmAlgorithm&, Workspace, Stream);
 // The table's choice for the product, or an algorithm of id -1.
 GemmAlgorithm gemm_table_choice(const Gemm&);
+// The table that this library was built with.
+const GemmTableRow* gemm_table(int& rows);
 // Of the current device: 90.
 int current_sm();
 
