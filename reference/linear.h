@@ -6,6 +6,7 @@
 #include "fla/linear.h"
 #include "reference/activation.h"
 #include "reference/matrix.h"
+#include "reference/norm.h"
 
 namespace fla::reference {
 
@@ -76,6 +77,60 @@ void evaluate(const GluLinearBackward<kUnit>& a) {
   }
   if (a.dlinear_weight)
     weight_gradient<S>(Factor<S>(a.dout), glu_of<S>(kUnit, a.x, a.y), a.accumulate, a.dlinear_weight, dtype);
+  bias_gradient(Factor<S>(a.dout), a.dlinear_bias);
+}
+
+namespace norm_linear {
+
+// [M, C] as [M, G, C / G], and [C] likewise.
+inline Tensor grouped(const Tensor& t, int64_t groups) {
+  if (!t) return t;
+  Tensor g = t;
+  const int last = t.rank - 1;
+  g.rank = t.rank + 1;
+  g.size[last] = groups;
+  g.size[last + 1] = t.size[last] / groups;
+  g.stride[last] = g.size[last + 1];
+  g.stride[last + 1] = 1;
+  return g;
+}
+
+template <class S>
+void forward(const NormLinearForward<Norm::rms>& a, const Tensor& y) {
+  const auto group = [&](const Tensor& t) { return grouped(t, a.num_groups); };
+  evaluate<S>(RmsNormForward{.x = group(a.x), .residual = group(a.residual), .weight = group(a.weight),
+                             .bias = group(a.bias), .y = group(y), .residual_out = group(a.residual_out),
+                             .rstd = a.rstd, .eps = a.eps, .weight_per_group = true});
+}
+
+template <class S>
+void backward(const NormLinearBackward<Norm::rms>& a, const Tensor& dy, const Tensor& y) {
+  const auto group = [&](const Tensor& t) { return grouped(t, a.num_groups); };
+  evaluate<S>(RmsNormBackward{.x = group(a.x), .residual_out = group(a.residual_out), .weight = group(a.weight),
+                              .bias = group(a.bias), .rstd = a.rstd, .dy = group(dy),
+                              .dresidual_out = group(a.dresidual_out), .dx = group(a.dx),
+                              .dresidual = group(a.dresidual), .dweight = group(a.dweight), .dbias = group(a.dbias),
+                              .y = group(y), .weight_per_group = true});
+}
+
+}  // namespace norm_linear
+
+template <class S, Norm kNorm>
+void evaluate(const NormLinearForward<kNorm>& a) {
+  Matrix<S> y(a.x.size[0], a.x.size[1]);
+  norm_linear::forward<S>(a, tensor_of(y, a.x.dtype));
+  y = stored(a.x.dtype, std::move(y));
+  linear<S>(y, Factor<S>(a.linear_weight).transpose(), a.linear_bias, a.out, a.x.dtype);
+}
+
+template <class S, Norm kNorm>
+void evaluate(const NormLinearBackward<kNorm>& a) {
+  const DType dtype = a.linear_weight.dtype;
+  Matrix<S> y(a.dout.size[0], a.linear_weight.size[1]);
+  Matrix<S> dy = stored(dtype, product_of<S>(Factor<S>(a.dout), Factor<S>(a.linear_weight), unit_of(dtype)));
+  norm_linear::backward<S>(a, tensor_of(dy, dtype), tensor_of(y, dtype));
+  if (a.dlinear_weight)
+    weight_gradient<S>(Factor<S>(a.dout), stored(dtype, std::move(y)), a.accumulate, a.dlinear_weight, dtype);
   bias_gradient(Factor<S>(a.dout), a.dlinear_bias);
 }
 

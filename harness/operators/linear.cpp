@@ -11,6 +11,10 @@ namespace fla::harness {
 void add_linear(std::vector<Direction>& table) {
   table.push_back(direction<SwigluLinearForward>("swiglu_linear", "fwd", {.sample_dim = "M"}));
   table.push_back(direction<SwigluLinearBackward>("swiglu_linear", "bwd", {.sample_dim = "M", .backward_of = "fwd"}));
+  table.push_back(direction<RmsNormLinearForward>("rms_norm_linear", "fwd", {.sample_dim = "M"}));
+  table.push_back(direction<RmsNormLinearBackward>(
+      "rms_norm_linear", "bwd",
+      {.sample_dim = "M", .backward_of = "fwd", .replaced_by = {{"x", "residual_out"}}}));
 }
 
 }  // namespace fla::harness
