@@ -41,8 +41,8 @@ struct Metrics {
   double sol = 0, sol_hot = 0;  // share of the ceiling measured in this run; 0: not measured
   double sol_datasheet = 0;
   double ceiling_us = 0;        // its time: the same-mix copy, or the call's matrix products alone
-  int64_t products = 0;         // how many of these the call makes; 0: the ceiling is the copy
   std::string mix;              // "2:1", reads to writes
+  int64_t products = 0;         // matrix products that the call makes; 0: the ceiling is the copy
 };
 
 struct Memory {

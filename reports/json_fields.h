@@ -58,8 +58,8 @@ void fields(V& v, T& r) {
   v("sol_hot", r.sol_hot);
   v("sol_datasheet", r.sol_datasheet);
   v("ceiling_us", r.ceiling_us);
-  v.sparse("products", r.products);
   v("mix", r.mix);
+  v.sparse("products", r.products);
 }
 
 template <class V, Is<harness::Memory> T>

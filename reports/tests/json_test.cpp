@@ -22,8 +22,8 @@ auto members(const Timing& r) {
   return std::tie(a, b, c, d, e, f, g, h, i);
 }
 auto members(const Metrics& r) {
-  const auto& [a, b, c, d, e, f, g, h, i, j] = r;
-  return std::tie(a, b, c, d, e, f, g, h, i, j);
+  const auto& [a, b, c, d, e, f, g, h, i, j, k] = r;
+  return std::tie(a, b, c, d, e, f, g, h, i, j, k);
 }
 auto members(const Memory& r) {
   const auto& [a, b, c, d, e, f, g] = r;

@@ -61,7 +61,7 @@ inline harness::Result sample_result() {
   r.hot = sample_timing(180);
   r.launch_us = 2.5;
   r.power = {500, 690, 61, {"power cap"}};
-  r.metrics = {4e8, 1e9, 1990, 5, 2.5, 0.9, 0.8, 0.4, 180, "2:1"};
+  r.metrics = {4e8, 1e9, 1990, 5, 2.5, 0.9, 0.8, 0.4, 180, "2:1", 3};
   r.memory = {1, 2, 3, 4, 10, 0, 5};
   return r;
 }
