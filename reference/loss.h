@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numbers>
 #include <vector>
 
 #include "fla/loss.h"
@@ -21,7 +22,8 @@ class CrossEntropyTerms {
         labels_(labels),
         columns_(logits.size[1]),
         classes_(options.total_classes != 0 ? options.total_classes : logits.size[1]),
-        capped_(options.softcap < std::numeric_limits<float>::infinity()) {}
+        capped_(options.softcap < std::numeric_limits<float>::infinity()),
+        in_base_2_(size_of(logits.dtype) == 2) {}
 
   LabelState state(int64_t t) const {
     const int64_t label = labels_(t);
@@ -67,7 +69,7 @@ class CrossEntropyTerms {
   // d loss / d logit of one element of a row that is not skipped, times `g`.
   S gradient(const S& g, const S& logit, const S& lse, bool is_label) const {
     const Capped chained = chain(logit);
-    S inner = exp_(chained.z - lse);
+    S inner = exp_(exponent(chained.z, lse));
     if (options_.lse_square_scale != 0) inner = (S(1.0) + S(2.0) * z_factor_ * lse) * inner;
     if (options_.label_smoothing != 0) inner = inner - smoothing_per_class_;
     if (is_label) inner = inner - (S(1.0) - smoothing_);
@@ -76,10 +78,17 @@ class CrossEntropyTerms {
   }
 
  private:
+  // z - lse. For 16-bit gradients kernels form it in base 2, where each term is rounded once more.
+  S exponent(const S& z, const S& lse) const {
+    if (!in_base_2_) return z - lse;
+    const S log2_e(std::numbers::log2e), ln_2(std::numbers::ln2);
+    return (z * log2_e - lse * log2_e) * ln_2;
+  }
+
   CrossEntropyOptions options_;
   View<int64_t> labels_;
   int64_t columns_, classes_;
-  bool capped_;
+  bool capped_, in_base_2_;
   S scale_ = constant<S>(options_.logit_scale);
   S cap_ = constant<S>(options_.softcap);
   S scale_over_cap_ = capped_ ? scale_ / cap_ : scale_;

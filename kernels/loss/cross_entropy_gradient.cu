@@ -36,7 +36,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4) gradient_kernel(FLA_PARAMETERS LogitArgs
   const Label label = read_label(a, row);
   const bool zero = label.state == LabelState::ignored || label.state == LabelState::invalid;
   const float lse = load_float(a.lse + row * a.lse_stride);
-  const RowGradient gradient = row_gradient(a, label, lse, upstream_factor(a, row));
+  const auto gradient = row_gradient<T, kPlain>(a, label, lse, upstream_factor(a, row));
   FLA_UNROLL
   for (int i = 0; i < kVectors; ++i) {
     const int vector = first + i * kThreads, column = head + vector * kWidth;
@@ -47,7 +47,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4) gradient_kernel(FLA_PARAMETERS LogitArgs
         continue;
       }
       unpack(held[i], values);
-      gradient.apply<kPlain>(a, column, values);
+      gradient.apply(a, column, values);
       store_floats(dlogits + column, values);
     }
   }
@@ -55,7 +55,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4) gradient_kernel(FLA_PARAMETERS LogitArgs
     float value[1] = {0.0f};
     if (!zero) {
       load_floats(logits + scalar, value);
-      gradient.apply<kPlain>(a, scalar, value);
+      gradient.apply(a, scalar, value);
     }
     store_floats(dlogits + scalar, value);
   }

@@ -60,25 +60,39 @@ struct LogitChain {
     if (kPlain || a.cap == 0.0f) return logit * a.scale;
     return a.cap * math::tanh(logit * a.scale_over_cap);
   }
-  // p and the slope dz / d(logit) without the scale, given the row's log-sum-exp.
-  static FLA_DEVICE float probability(const LogitArgs& a, float logit, float lse, float& slope) {
+  // p and the slope dz / d(logit) without the scale, given the row's log-sum-exp. `scale` and `cap` are a.scale and
+  // a.cap, or both and lse times log2(e) with kBase2: one rounding of the exponent more, which costs |x| u and
+  // saves four instructions; a 16-bit result does not show it.
+  template <bool kBase2>
+  static FLA_DEVICE float probability(const LogitArgs& a, float logit, float scale, float cap, float lse, float& slope) {
     slope = 1.0f;
-    if (kPlain || a.cap == 0.0f) return math::exp(fmaf(logit, a.scale, -lse));
-    const float t = math::tanh(logit * a.scale_over_cap);
-    slope = 1.0f - t * t;
-    return math::exp(fmaf(a.cap, t, -lse));
+    float exponent = fmaf(logit, scale, -lse);
+    if (!kPlain && a.cap != 0.0f) {
+      const float t = math::tanh(logit * a.scale_over_cap);
+      slope = 1.0f - t * t;
+      exponent = fmaf(cap, t, -lse);
+    }
+    return kBase2 ? math::exp2(exponent) : math::exp(exponent);
   }
 };
 
 // What the gradients of one row share: factor slope (weight p - smoothing / K - [label] (1 - smoothing)), with the
-// upstream factor multiplied in where that saves an operation per logit.
+// upstream factor multiplied in where that saves an operation per logit. kPlain as in LogitChain, T the stored type.
+template <class T, bool kPlain>
 struct RowGradient {
-  float lse, factor, weight, weight_and_factor, smoothing_and_factor, smoothing_per_class, label_term;
+  static constexpr bool kBase2 = sizeof(T) == 2;
+
+  float scale, cap, lse;  // of the exponent, in base 2 or e
+  float factor, weight, weight_and_factor, smoothing_and_factor, smoothing_per_class, label_term;
   int32_t label_column;
+
+  FLA_DEVICE float probability(const LogitArgs& a, float logit, float& slope) const {
+    return LogitChain<kPlain>::template probability<kBase2>(a, logit, scale, cap, lse, slope);
+  }
 
   // The gradients of N logits from `column` on, formed in fp32. The label's element is formed apart, its three terms
   // added before the factor, so that the others pay nothing for it.
-  template <bool kPlain, int N>
+  template <int N>
   FLA_DEVICE void apply(const LogitArgs& a, int column, float (&values)[N]) const {
     const auto label = static_cast<uint32_t>(label_column - column);
     float label_gradient = 0.0f;
@@ -86,14 +100,14 @@ struct RowGradient {
       float logit = values[0], slope;
       FLA_UNROLL
       for (int e = 1; e < N; ++e) logit = static_cast<uint32_t>(e) == label ? values[e] : logit;
-      const float p = LogitChain<kPlain>::probability(a, logit, lse, slope);
+      const float p = probability(a, logit, slope);
       label_gradient = factor * slope * (fmaf(weight, p, -smoothing_per_class) - label_term);
     }
     FLA_UNROLL
     for (int e = 0; e < N; ++e) {
       float slope;
-      const float p = LogitChain<kPlain>::probability(a, values[e], lse, slope);
-      values[e] = slope * fmaf(weight_and_factor, p, -smoothing_and_factor);
+      const float p = probability(a, values[e], slope);
+      values[e] = kPlain ? weight_and_factor * p : slope * fmaf(weight_and_factor, p, -smoothing_and_factor);
     }
     if (label < static_cast<uint32_t>(N)) {
       FLA_UNROLL
@@ -163,7 +177,6 @@ struct LogitStatistics {
 struct LossShared {
   SoftmaxState softmax[32];
   BlockSlots<1> sum;
-  TransactionBarrier barrier;
 };
 
 // Log-sum-exp from base-2 statistics; ln 2 in two parts, because max may be large.
@@ -207,9 +220,13 @@ FLA_DEVICE float upstream_factor(const LogitArgs& a, int64_t row) {
   }
   return g * a.scale;
 }
-FLA_DEVICE RowGradient row_gradient(const LogitArgs& a, const Label& label, float lse, float factor) {
+template <class T, bool kPlain>
+FLA_DEVICE RowGradient<T, kPlain> row_gradient(const LogitArgs& a, const Label& label, float lse, float factor) {
   const float weight = a.z_loss_factor == 0.0f ? 1.0f : fmaf(2.0f * a.z_loss_factor, lse, 1.0f);
-  return {lse,
+  const float base = RowGradient<T, kPlain>::kBase2 ? math::kLog2E : 1.0f;
+  return {a.scale * base,
+          a.cap * base,
+          lse * base,
           factor,
           weight,
           weight * factor,

@@ -57,7 +57,7 @@ Problem plan(const RmsNormBackward& a) {
   const int64_t row_bytes = p.extent.n * (u_bytes + y_bytes + (a.dresidual_out ? u_bytes : 0));
   const bool bulk = flat(a) && rows_allow(u, 16 / u_bytes) && rows_allow(a.dy, 16 / y_bytes) && rows_allow(a.dresidual_out, 16 / u_bytes) &&
                     p.extent.n * y_bytes % 16 == 0;
-  p.plan = plan_row_backward(p.rows, p.extent.n / width, row_bytes, bulk);
+  p.plan = plan_row_backward(p.rows, p.extent.n / width, row_bytes, bulk, static_cast<bool>(a.dresidual_out));
   return p;
 }
 

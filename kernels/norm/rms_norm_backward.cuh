@@ -21,16 +21,16 @@ struct BackwardArgs {
   int64_t partial_stride = 0;                     // floats from one part to the next
   int32_t columns = 0;
   int32_t lanes_log2 = 5;
-  int32_t stages = 0, rows_per_stage = 1;
   float inverse_columns = 0;
 };
 
-// du of one chunk: rstd (s - xhat mean) + dresidual_out, with s = dy weight and xhat = u rstd.
+// du of one chunk: rstd (dy weight - xhat mean) with xhat = u rstd, as rstd dy weight + u minus_slope; minus_slope is
+// -rstd^2 mean, the same for the whole row.
 template <int kWidth>
-FLA_DEVICE void input_gradient(const float (&xhat)[kWidth], const float (&s)[kWidth], float rstd, float mean,
-                               float (&du)[kWidth]) {
+FLA_DEVICE void input_gradient(const float (&u)[kWidth], const float (&dy)[kWidth], const float (&w)[kWidth], float rstd,
+                               float minus_slope, float (&du)[kWidth]) {
   FLA_UNROLL
-  for (int e = 0; e < kWidth; ++e) du[e] = rstd * (s[e] - xhat[e] * mean);
+  for (int e = 0; e < kWidth; ++e) du[e] = fmaf(dy[e] * rstd, w[e], u[e] * minus_slope);
 }
 
 // The offsets of one row in every operand that is written.
@@ -43,18 +43,19 @@ struct RowOffsets {
         y(a.grid.offset<kFlat>(row, a.y)) {}
 };
 
+// y of one chunk, by the forward's operations. Consumes u.
 template <int kWidth>
-FLA_DEVICE void write_recomputed(const BackwardArgs& a, float (&xhat)[kWidth], const float (&w)[kWidth],
+FLA_DEVICE void write_recomputed(const BackwardArgs& a, float (&u)[kWidth], float rstd, const float (&w)[kWidth],
                                  int64_t offset, int column) {
   FLA_UNROLL
-  for (int e = 0; e < kWidth; ++e) xhat[e] *= w[e];
+  for (int e = 0; e < kWidth; ++e) u[e] = u[e] * rstd * w[e];
   if (a.bias) {
     float b[kWidth];
     load_floats(a.bias, column, b);
     FLA_UNROLL
-    for (int e = 0; e < kWidth; ++e) xhat[e] += b[e];
+    for (int e = 0; e < kWidth; ++e) u[e] += b[e];
   }
-  store_floats(a.y.data, offset + column, xhat);
+  store_floats(a.y.data, offset + column, u);
 }
 
 template <int kWidth>
@@ -64,6 +65,28 @@ FLA_DEVICE void load_weight(const BackwardArgs& a, int column, float (&w)[kWidth
   } else {
     FLA_UNROLL
     for (int e = 0; e < kWidth; ++e) w[e] = 1.0f;
+  }
+}
+
+// Adds up the column sums of a block's row groups, in order, and stores one row of partial sums. `own` are the sums of
+// the chunks lane, lane + lanes, ...; `shared` has room for a row of floats per group.
+template <int kVectors, int kWidth>
+FLA_DEVICE void store_column_sums(const BackwardArgs& a, const float (&own)[kVectors][kWidth], int lane, int lanes, int group,
+                                  float* shared, float* partials) {
+  if (!partials) return;
+  block_barrier();
+  FLA_UNROLL
+  for (int i = 0; i < kVectors; ++i) {
+    const int column = (lane + i * lanes) * kWidth;
+    if (column < a.columns) store_floats(shared + group * a.columns + column, own[i]);
+  }
+  block_barrier();
+  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x), groups = threads / lanes;
+  float* out = partials + static_cast<int64_t>(blockIdx.x) * a.partial_stride;
+  for (int column = thread; column < a.columns; column += threads) {
+    float sum = load_float(shared + column);
+    for (int g = 1; g < groups; ++g) sum += load_float(shared + g * a.columns + column);
+    store_float(out + column, sum);
   }
 }
 
@@ -77,7 +100,7 @@ FLA_DEVICE void store_partial(float* partials, int64_t offset, const float (&sum
 template <class U, class Y>
 Status rms_norm_backward_lanes(BackwardArgs a, const BackwardPlan& plan, bool with_bias, Stream stream);
 template <class U, class Y>
-Status rms_norm_backward_ring(BackwardArgs a, const BackwardPlan& plan, bool with_bias, Stream stream);
+Status rms_norm_backward_ring(const BackwardArgs& a, const BackwardPlan& plan, bool with_bias, Stream stream);
 // The column sums of dy alone.
 Status rms_norm_backward_bias(BackwardArgs a, Stream stream);
 // Any dtypes and alignment; `vectors_of_8` when every row of every operand allows them.

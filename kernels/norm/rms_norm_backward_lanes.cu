@@ -37,17 +37,6 @@ struct LaneRow {
   }
 };
 
-// Adds up the lane groups' sums, laid out [group][columns] in shared memory, and stores one row of partial sums.
-FLA_DEVICE void store_block_sums(const BackwardArgs& a, const float* sums, float* partials) {
-  if (!partials) return;
-  const int groups = kThreads >> a.lanes_log2;
-  for (int column = static_cast<int>(threadIdx.x); column < a.columns; column += kThreads) {
-    float sum = sums[column];
-    for (int g = 1; g < groups; ++g) sum += sums[g * a.columns + column];
-    store_float(partials + static_cast<int64_t>(blockIdx.x) * a.partial_stride + column, sum);
-  }
-}
-
 template <class U, class Y, int kVectors, bool kBias, bool kFlat>
 FLA_KERNEL void FLA_BOUNDS(kThreads, kVectors == 2 ? 2 : 1) lanes_kernel(FLA_PARAMETERS BackwardArgs a) {
   using Row = LaneRow<U, Y, kVectors, kFlat>;
@@ -55,6 +44,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, kVectors == 2 ? 2 : 1) lanes_kernel(FLA_PAR
   const int lanes = 1 << a.lanes_log2, rows_per_block = kThreads >> a.lanes_log2, chunks = a.columns / kWidth;
   const int thread = static_cast<int>(threadIdx.x), lane = thread & (lanes - 1), own_row = thread >> a.lanes_log2;
   const int64_t step = a.parts * rows_per_block;
+  release_dependents();
 
   float weight[kVectors][kWidth], dweight[kVectors][kWidth] = {}, dbias[kBias ? kVectors : 1][kWidth] = {};
   FLA_UNROLL
@@ -73,29 +63,25 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, kVectors == 2 ? 2 : 1) lanes_kernel(FLA_PAR
         unpack(held.dy[i], dy);
         FLA_UNROLL
         for (int e = 0; e < kWidth; ++e) {
-          const float xhat = u[e] * held.rstd;
-          dweight[i][e] = fmaf(dy[e], xhat, dweight[i][e]);
+          const float scaled = dy[e] * held.rstd;
+          dweight[i][e] = fmaf(scaled, u[e], dweight[i][e]);
           if constexpr (kBias) dbias[i][e] += dy[e];
-          means[e % 2] = fmaf(xhat, dy[e] * weight[i][e], means[e % 2]);
+          means[e % 2] = fmaf(scaled * weight[i][e], u[e], means[e % 2]);
         }
       }
     }
     const float mean = warp_sum(means[0] + means[1], lanes) * a.inverse_columns;
     if (row >= a.grid.rows) return;
+    const float minus_slope = -held.rstd * held.rstd * mean;
     const RowOffsets<kFlat> to(a, row);
     FLA_UNROLL
     for (int i = 0; i < kVectors; ++i) {
       const int chunk = lane + i * lanes, column = chunk * kWidth;
       if (chunk < chunks) {
-        float xhat[kWidth], s[kWidth], du[kWidth];
-        unpack(held.u[i], xhat);
-        unpack(held.dy[i], s);
-        FLA_UNROLL
-        for (int e = 0; e < kWidth; ++e) {
-          xhat[e] *= held.rstd;
-          s[e] *= weight[i][e];
-        }
-        input_gradient(xhat, s, held.rstd, mean, du);
+        float u[kWidth], dy[kWidth], du[kWidth];
+        unpack(held.u[i], u);
+        unpack(held.dy[i], dy);
+        input_gradient(u, dy, weight[i], held.rstd, minus_slope, du);
         if (a.dresidual_out.data) {
           float carried[kWidth];
           unpack(held.carried[i], carried);
@@ -104,7 +90,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, kVectors == 2 ? 2 : 1) lanes_kernel(FLA_PAR
         }
         if (a.dx.data) store_floats(static_cast<Y*>(a.dx.data.data) + to.dx + column, du);
         if (a.dresidual.data) store_floats(static_cast<U*>(a.dresidual.data.data) + to.dresidual + column, du);
-        if (a.y.data) write_recomputed(a, xhat, weight[i], to.y, column);
+        if (a.y.data) write_recomputed(a, u, held.rstd, weight[i], to.y, column);
       }
     }
   };
@@ -123,22 +109,8 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, kVectors == 2 ? 2 : 1) lanes_kernel(FLA_PAR
   }
 
   float* sums = shared_memory<float>();
-  auto reduce = [&](const auto& own, float* partials) {
-    if (!partials) return;
-    FLA_UNROLL
-    for (int i = 0; i < kVectors; ++i) {
-      const int chunk = lane + i * lanes;
-      if (chunk < chunks) {
-        FLA_UNROLL
-        for (int e = 0; e < kWidth; ++e) sums[own_row * a.columns + chunk * kWidth + e] = own[i][e];
-      }
-    }
-    block_barrier();
-    store_block_sums(a, sums, partials);
-    block_barrier();
-  };
-  reduce(dweight, a.dweight_partials);
-  if constexpr (kBias) reduce(dbias, a.dbias_partials);
+  store_column_sums(a, dweight, lane, lanes, own_row, sums, a.dweight_partials);
+  if constexpr (kBias) store_column_sums(a, dbias, lane, lanes, own_row, sums, a.dbias_partials);
 }
 
 }  // namespace

@@ -27,18 +27,14 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4) rows_kernel(FLA_PARAMETERS BackwardArgs 
     for (int e = 0; e < kWidth; ++e) mean = fmaf(u[e] * rstd, dy[e] * w[e], mean);
   }
   mean = block_sum(mean, *slots) * a.inverse_columns;
+  const float minus_slope = -rstd * rstd * mean;
   const RowOffsets<false> to(a, row);
   for (int column = first; column < a.columns; column += step) {
-    float xhat[kWidth], s[kWidth], w[kWidth], du[kWidth];
-    load_floats(a.u.data, u_offset + column, xhat);
-    load_floats(a.dy.data, dy_offset + column, s);
+    float u[kWidth], dy[kWidth], w[kWidth], du[kWidth];
+    load_floats(a.u.data, u_offset + column, u);
+    load_floats(a.dy.data, dy_offset + column, dy);
     load_weight(a, column, w);
-    FLA_UNROLL
-    for (int e = 0; e < kWidth; ++e) {
-      xhat[e] *= rstd;
-      s[e] *= w[e];
-    }
-    input_gradient(xhat, s, rstd, mean, du);
+    input_gradient(u, dy, w, rstd, minus_slope, du);
     if (a.dresidual_out.data) {
       float carried[kWidth];
       load_floats(a.dresidual_out.data, carried_offset + column, carried);
@@ -47,7 +43,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4) rows_kernel(FLA_PARAMETERS BackwardArgs 
     }
     if (a.dx.data) store_floats(a.dx.data, to.dx + column, du);
     if (a.dresidual.data) store_floats(a.dresidual.data, to.dresidual + column, du);
-    if (a.y.data) write_recomputed(a, xhat, w, to.y, column);
+    if (a.y.data) write_recomputed(a, u, rstd, w, to.y, column);
   }
 }
 

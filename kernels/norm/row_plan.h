@@ -38,8 +38,8 @@ constexpr RowPlan plan_row_forward(int64_t vectors, bool has_residual) {
   }
   plan.unit = RowUnit::block;
   if (vectors <= 1024) {
-    plan.threads = vectors <= 256 ? 128 : vectors <= 512 ? 256 : 512;
-    plan.vectors = vectors <= 128 ? 1 : 2;
+    plan.threads = vectors <= 256 ? 128 : 256;
+    plan.vectors = vectors <= 128 ? 1 : vectors <= 512 ? 2 : 4;
     return plan;
   }
   plan.threads = 512;
@@ -59,50 +59,43 @@ struct BackwardPlan {
   int threads = 128;
   int lanes_log2 = 5;
   int vectors = 2;        // chunks per thread
-  int rows_per_stage = 1;
-  int stages = 0;         // of the shared-memory ring, unit block
   int64_t parts = 1;      // blocks, and rows of partial sums: fixed by the shape alone
   bool operator==(const BackwardPlan&) const = default;
 };
 
+// Blocks for `rows` rows, `rows_per_step` at a time, `resident` at most.
 constexpr int64_t parts_for(int64_t rows, int64_t rows_per_step, int64_t resident) {
-  const int64_t steps = (rows + rows_per_step - 1) / rows_per_step;
   // Below 8 rows a block the partial sums would outweigh the data.
-  const int64_t useful = (rows + 8 * rows_per_step - 1) / (8 * rows_per_step);
+  const int64_t rows_per_part = rows_per_step > 8 ? rows_per_step : 8;
+  const int64_t useful = (rows + rows_per_part - 1) / rows_per_part;
   const int64_t parts = useful < resident ? useful : resident;
-  return parts < 1 ? 1 : parts < steps ? parts : (steps > 0 ? steps : 1);
+  return parts < 1 ? 1 : parts;
 }
 
-constexpr BackwardPlan plan_row_backward(int64_t rows, int64_t chunks, int64_t stage_bytes, bool bulk) {
+// The most blocks of the ring kernel on a multiprocessor: what its registers allow.
+constexpr int ring_blocks(int threads) { return threads >= 512 ? 1 : threads == 256 ? 2 : threads == 128 ? 5 : 10; }
+
+// `bulk`: evenly spaced rows that bulk copies can fetch. `four_streams`: there is a residual gradient.
+constexpr BackwardPlan plan_row_backward(int64_t rows, int64_t chunks, int64_t row_bytes, bool bulk, bool four_streams) {
   BackwardPlan plan;
-  // Two blocks on each of an H200's 132 multiprocessors. Elsewhere the grid just runs in other waves: the count is part
-  // of the result's definition.
-  constexpr int64_t kResident = 264;
-  if (chunks <= 128) {
+  // Of an H200. Elsewhere the grid just runs in other waves: the count is part of the result's definition.
+  constexpr int64_t kMultiprocessors = 132;
+  if (chunks <= (bulk ? 64 : 128)) {
     plan.unit = RowUnit::lanes;
     plan.threads = 256;
     plan.vectors = chunks <= 64 ? 2 : 4;
     plan.lanes_log2 = log2_above((chunks + plan.vectors - 1) / plan.vectors);
-    plan.parts = parts_for(rows, plan.threads >> plan.lanes_log2, plan.vectors == 2 ? kResident : kResident / 2);
+    plan.parts = parts_for(rows, plan.threads >> plan.lanes_log2, plan.vectors == 2 ? 2 * kMultiprocessors : kMultiprocessors);
     return plan;
   }
-  if (!bulk || chunks > 2048) {
-    plan.threads = 256;
-    plan.parts = parts_for(rows, 1, kResident);
-    return plan;
-  }
+  // Two rows in flight are the ring's least and its best.
+  if (!bulk || chunks > 2048 || 2 * row_bytes > kSharedPerMultiprocessor - 2048)
+    return {.threads = 256, .parts = parts_for(rows, 1, 2 * kMultiprocessors)};
   plan.unit = RowUnit::block;
-  plan.threads = chunks <= 256 ? 128 : chunks <= 512 ? 256 : chunks <= 1024 ? 512 : 1024;
-  // Bulk copies under 8 KB are limited by how fast they can be issued: fetch rows in pairs.
-  plan.rows_per_stage = chunks <= 256 ? 2 : 1;
-  // Blocks on a multiprocessor at once: what 16 warps of 128 registers allow.
-  int64_t blocks = plan.threads >= 512 ? 1 : 512 / plan.threads;
-  const int64_t stage = stage_bytes * plan.rows_per_stage;
-  while (blocks > 1 && (kSharedPerMultiprocessor / blocks - 2048) / stage < 2) blocks /= 2;
-  const int64_t room = (kSharedPerMultiprocessor / blocks - 2048) / stage;
-  if (room < 2) return {.threads = 256, .parts = parts_for(rows, 1, kResident)};
-  plan.stages = static_cast<int>(room < 6 ? room : 6);
-  plan.parts = parts_for(rows, plan.rows_per_stage, blocks * kResident / 2);
+  plan.threads = chunks <= 128 ? 64 : chunks <= 256 ? 128 : chunks <= 512 ? 256 : chunks <= 1024 ? 512 : 1024;
+  int64_t blocks = ring_blocks(plan.threads);
+  if (four_streams && plan.threads <= 128) blocks -= blocks / 5;
+  plan.parts = parts_for(rows, 1, blocks * kMultiprocessors);
   return plan;
 }
 

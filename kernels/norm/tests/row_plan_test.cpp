@@ -23,23 +23,24 @@ TEST(RowPlan, SixtyFiveThousandElementsStayOnChipInEveryDtype) {
 
 TEST(RowPlan, ARowsBitsDoNotDependOnHowManyRowsThereAre) {
   for (int64_t chunks : {1, 8, 64, 128, 256, 512, 1024, 2048}) {
-    const BackwardPlan one = plan_row_backward(1, chunks, chunks * 32, true);
+    const BackwardPlan one = plan_row_backward(1, chunks, chunks * 32, true, false);
     for (int64_t rows : {2, 100, 16384, 1 << 20}) {
-      BackwardPlan many = plan_row_backward(rows, chunks, chunks * 32, true);
+      BackwardPlan many = plan_row_backward(rows, chunks, chunks * 32, true, false);
       many.parts = one.parts;  // parts decide sums over rows only
       EXPECT_EQ(one, many) << chunks << " chunks, " << rows << " rows";
     }
   }
 }
 
-TEST(RowPlan, TheRingFitsAMultiprocessorAndKeepsTwoStages) {
-  for (int64_t chunks = 129; chunks <= 2048; ++chunks) {
+TEST(RowPlan, TwoRowsOfEveryBlockFitAMultiprocessor) {
+  for (int64_t chunks = 65; chunks <= 2048; ++chunks) {
     for (int64_t streams : {2, 3}) {
-      const int64_t stage = chunks * 16 * streams;
-      const BackwardPlan plan = plan_row_backward(100000, chunks, stage, true);
+      const int64_t row_bytes = chunks * 16 * streams;
+      const BackwardPlan plan = plan_row_backward(1 << 20, chunks, row_bytes, true, streams == 3);
       if (plan.unit != RowUnit::block) continue;
-      EXPECT_GE(plan.stages, 2);
-      EXPECT_LE(plan.stages * plan.rows_per_stage * stage, kSharedPerMultiprocessor);
+      const int64_t blocks = plan.parts / 132;
+      EXPECT_LE(blocks, ring_blocks(plan.threads));
+      EXPECT_LE(blocks * (2 * row_bytes + 2048), kSharedPerMultiprocessor) << chunks << " chunks, " << streams;
       EXPECT_GE(int64_t{plan.threads} * plan.vectors, chunks);
     }
   }
