@@ -47,8 +47,8 @@ void add_products(std::vector<SemanticFault>& all) {
 void add_glu_linear(std::vector<SemanticFault>& all) {
   const std::string forward = "swiglu_linear.fwd:M=12,F=96,O=20,x=?,linear_bias=?";
   const std::string backward = "swiglu_linear.bwd:M=12,F=96,O=20,x=?,linear_bias=?";
-  using Forward = SwigluLinearForward;
-  using Backward = SwigluLinearBackward;
+  using Forward = GluLinearForward;
+  using Backward = GluLinearBackward;
   all.push_back({"bias forgotten", forward, of_other_call([](Problem& p) { arguments<Forward>(p).linear_bias = {}; })});
   all.push_back({"weight of another output", forward,
                  of_other_call([](Problem& p) { rotate_rows(real(p, "linear_weight"), 96); })});
@@ -75,8 +75,8 @@ void add_glu_linear(std::vector<SemanticFault>& all) {
 void add_norm_linear(std::vector<SemanticFault>& all) {
   const std::string forward = "rms_norm_linear.fwd:M=12,C=96,O=20,x=?,num_groups=2,bias=?";
   const std::string backward = "rms_norm_linear.bwd:M=12,C=96,O=20,x=?,num_groups=2,bias=?";
-  using Forward = RmsNormLinearForward;
-  using Backward = RmsNormLinearBackward;
+  using Forward = NormLinearForward;
+  using Backward = NormLinearBackward;
   all.push_back({"y not rounded in front of the product", "rms_norm_linear.fwd:M=12,C=96,O=20,x=?,rstd=none",
                  of_other_call([](Problem& p) { arguments<Forward>(p).x.dtype = DType::f32; }), {"bf16"}});
   all.push_back({"norm's weight ignored", forward,

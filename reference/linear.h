@@ -61,22 +61,22 @@ void bias_gradient(const Factor<S>& upstream, const Tensor& gradient) {
     out(j) = sum<S>(upstream.outer(), [&](int64_t i) { return upstream(i, j); });
 }
 
-template <class S, Glu kUnit>
-void evaluate(const GluLinearForward<kUnit>& a) {
-  const Matrix<S> z = glu_of<S>(kUnit, a.x, a.y);
+template <class S>
+void evaluate(const GluLinearForward& a) {
+  const Matrix<S> z = glu_of<S>(a.kind, a.x, a.y);
   linear<S>(z, Factor<S>(a.linear_weight).transpose(), a.linear_bias, a.out, a.x.dtype);
 }
 
-template <class S, Glu kUnit>
-void evaluate(const GluLinearBackward<kUnit>& a) {
+template <class S>
+void evaluate(const GluLinearBackward& a) {
   const DType dtype = a.x.dtype;
   if (a.dx || a.dy) {
     Matrix<S> dz =
         stored(dtype, product_of<S>(Factor<S>(a.dout), Factor<S>(a.linear_weight), unit_of(dtype)));
-    glu_backward(kUnit, a.x, a.y, dz, a.dx, a.dy);
+    glu_backward(a.kind, a.x, a.y, dz, a.dx, a.dy);
   }
   if (a.dlinear_weight)
-    weight_gradient<S>(Factor<S>(a.dout), glu_of<S>(kUnit, a.x, a.y), a.accumulate, a.dlinear_weight, dtype);
+    weight_gradient<S>(Factor<S>(a.dout), glu_of<S>(a.kind, a.x, a.y), a.accumulate, a.dlinear_weight, dtype);
   bias_gradient(Factor<S>(a.dout), a.dlinear_bias);
 }
 
@@ -96,7 +96,7 @@ inline Tensor grouped(const Tensor& t, int64_t groups) {
 }
 
 template <class S>
-void forward(const NormLinearForward<Norm::rms>& a, const Tensor& y) {
+void forward(const NormLinearForward& a, const Tensor& y) {
   const auto group = [&](const Tensor& t) { return grouped(t, a.num_groups); };
   evaluate<S>(RmsNormForward{.x = group(a.x), .residual = group(a.residual), .weight = group(a.weight),
                              .bias = group(a.bias), .y = group(y), .residual_out = group(a.residual_out),
@@ -104,7 +104,7 @@ void forward(const NormLinearForward<Norm::rms>& a, const Tensor& y) {
 }
 
 template <class S>
-void backward(const NormLinearBackward<Norm::rms>& a, const Tensor& dy, const Tensor& y) {
+void backward(const NormLinearBackward& a, const Tensor& dy, const Tensor& y) {
   const auto group = [&](const Tensor& t) { return grouped(t, a.num_groups); };
   evaluate<S>(RmsNormBackward{.x = group(a.x), .residual_out = group(a.residual_out), .weight = group(a.weight),
                               .bias = group(a.bias), .rstd = a.rstd, .dy = group(dy),
@@ -115,16 +115,16 @@ void backward(const NormLinearBackward<Norm::rms>& a, const Tensor& dy, const Te
 
 }  // namespace norm_linear
 
-template <class S, Norm kNorm>
-void evaluate(const NormLinearForward<kNorm>& a) {
+template <class S>
+void evaluate(const NormLinearForward& a) {
   Matrix<S> y(a.x.size[0], a.x.size[1]);
   norm_linear::forward<S>(a, tensor_of(y, a.x.dtype));
   y = stored(a.x.dtype, std::move(y));
   linear<S>(y, Factor<S>(a.linear_weight).transpose(), a.linear_bias, a.out, a.x.dtype);
 }
 
-template <class S, Norm kNorm>
-void evaluate(const NormLinearBackward<kNorm>& a) {
+template <class S>
+void evaluate(const NormLinearBackward& a) {
   const DType dtype = a.linear_weight.dtype;
   Matrix<S> y(a.dout.size[0], a.linear_weight.size[1]);
   Matrix<S> dy = stored(dtype, product_of<S>(Factor<S>(a.dout), Factor<S>(a.linear_weight), unit_of(dtype)));

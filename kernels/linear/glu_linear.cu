@@ -15,8 +15,7 @@ struct ForwardParts {
   Workspace product;
   size_t bytes;
 
-  template <Glu kUnit>
-  explicit ForwardParts(const GluLinearForward<kUnit>& a, void* base = nullptr) {
+  explicit ForwardParts(const GluLinearForward& a, void* base = nullptr) {
     WorkspaceParts parts(base);
     z = parts.take_matrix(true, a.x.dtype, a.x.size[0], a.x.size[1]);
     bias = bias_part(parts, a.linear_bias, a.x.dtype);
@@ -33,8 +32,7 @@ struct BackwardParts {
   Workspace product;
   size_t bytes;
 
-  template <Glu kUnit>
-  explicit BackwardParts(const GluLinearBackward<kUnit>& a, void* base = nullptr) {
+  explicit BackwardParts(const GluLinearBackward& a, void* base = nullptr) {
     const int64_t M = a.x.size[0], F = a.x.size[1], O = a.linear_weight.size[0];
     WorkspaceParts parts(base);
     dz = parts.take_matrix(a.dx || a.dy || a.dlinear_weight, a.x.dtype, M, F);
@@ -50,51 +48,45 @@ struct BackwardParts {
 
 }  // namespace
 
-template <Glu kUnit>
-Status check(const GluLinearForward<kUnit>& a) {
+Status check(const GluLinearForward& a) {
   return first_error({check_rows("linear_weight", a.linear_weight), check_rows("out", a.out)});
 }
 
-template <Glu kUnit>
-size_t workspace_bytes(const GluLinearForward<kUnit>& a) {
+size_t workspace_bytes(const GluLinearForward& a) {
   return ForwardParts(a).bytes;
 }
 
-template <Glu kUnit>
-Status run(const GluLinearForward<kUnit>& a, Workspace workspace, Stream stream) {
+Status run(const GluLinearForward& a, Workspace workspace, Stream stream) {
   if (Status s = validate(a); !s.ok()) return s;
   if (Status s = check_workspace(workspace, workspace_bytes(a)); !s.ok()) return s;
   const ForwardParts parts(a, workspace.data);
-  if (Status s = glu_forward(kUnit, a.x, a.y, parts.z, stream); !s.ok()) return s;
+  if (Status s = glu_forward(a.kind, a.x, a.y, parts.z, stream); !s.ok()) return s;
   if (Status s = fill_bias_part(a.linear_bias, parts.bias, stream); !s.ok()) return s;
   return gemm({.a = parts.z, .b = a.linear_weight, .c = a.out, .bias = parts.bias, .transpose_b = true}, parts.product,
               stream);
 }
 
-template <Glu kUnit>
-Status check(const GluLinearBackward<kUnit>& a) {
+Status check(const GluLinearBackward& a) {
   if (!a.dx && !a.dy && !a.dlinear_weight && !a.dlinear_bias)
     return error(StatusCode::invalid_argument, "dx: no output is asked for");
   return first_error({check_rows("linear_weight", a.linear_weight), check_rows("dout", a.dout),
                       check_weight_gradient("dlinear_weight", a.dlinear_weight, a.linear_weight.dtype)});
 }
 
-template <Glu kUnit>
-size_t workspace_bytes(const GluLinearBackward<kUnit>& a) {
+size_t workspace_bytes(const GluLinearBackward& a) {
   return BackwardParts(a).bytes;
 }
 
-template <Glu kUnit>
-Status run(const GluLinearBackward<kUnit>& a, Workspace workspace, Stream stream) {
+Status run(const GluLinearBackward& a, Workspace workspace, Stream stream) {
   if (Status s = validate(a); !s.ok()) return s;
   if (Status s = check_workspace(workspace, workspace_bytes(a)); !s.ok()) return s;
   const BackwardParts parts(a, workspace.data);
   const Tensor z = a.dlinear_weight ? parts.dz : Tensor{};
   if (a.dx || a.dy) {
     if (Status s = gemm({.a = a.dout, .b = a.linear_weight, .c = parts.dz}, parts.product, stream); !s.ok()) return s;
-    if (Status s = glu_backward(kUnit, a.x, a.y, parts.dz, a.dx, a.dy, z, stream); !s.ok()) return s;
+    if (Status s = glu_backward(a.kind, a.x, a.y, parts.dz, a.dx, a.dy, z, stream); !s.ok()) return s;
   } else if (z) {
-    if (Status s = glu_forward(kUnit, a.x, a.y, z, stream); !s.ok()) return s;
+    if (Status s = glu_forward(a.kind, a.x, a.y, z, stream); !s.ok()) return s;
   }
   if (z) {
     const Gemm product{
@@ -103,15 +95,5 @@ Status run(const GluLinearBackward<kUnit>& a, Workspace workspace, Stream stream
   }
   return a.dlinear_bias ? sum_columns(a.dout, a.dlinear_bias, parts.partials, stream) : Status{};
 }
-
-#define FLA_INSTANTIATE(kUnit)                                                  \
-  template Status check(const GluLinearForward<kUnit>&);                        \
-  template size_t workspace_bytes(const GluLinearForward<kUnit>&);              \
-  template Status run(const GluLinearForward<kUnit>&, Workspace, Stream);       \
-  template Status check(const GluLinearBackward<kUnit>&);                       \
-  template size_t workspace_bytes(const GluLinearBackward<kUnit>&);             \
-  template Status run(const GluLinearBackward<kUnit>&, Workspace, Stream);
-FLA_INSTANTIATE(Glu::swiglu)
-#undef FLA_INSTANTIATE
 
 }  // namespace fla

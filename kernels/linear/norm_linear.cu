@@ -23,7 +23,7 @@ Tensor grouped(const Tensor& t, int64_t groups) {
   return g;
 }
 
-RmsNormForward inner_forward(const NormLinearForward<Norm::rms>& a, const Tensor& y) {
+RmsNormForward inner_forward(const NormLinearForward& a, const Tensor& y) {
   const int64_t G = a.num_groups;
   return {.x = grouped(a.x, G),
           .residual = grouped(a.residual, G),
@@ -36,7 +36,7 @@ RmsNormForward inner_forward(const NormLinearForward<Norm::rms>& a, const Tensor
           .weight_per_group = G > 1};
 }
 
-RmsNormBackward inner_backward(const NormLinearBackward<Norm::rms>& a, const Tensor& dy, const Tensor& y) {
+RmsNormBackward inner_backward(const NormLinearBackward& a, const Tensor& dy, const Tensor& y) {
   const int64_t G = a.num_groups;
   return {.x = grouped(a.x, G),
           .residual_out = grouped(a.residual_out, G),
@@ -58,8 +58,7 @@ struct ForwardParts {
   Workspace norm, product;
   size_t bytes;
 
-  template <Norm kNorm>
-  explicit ForwardParts(const NormLinearForward<kNorm>& a, void* base = nullptr) {
+  explicit ForwardParts(const NormLinearForward& a, void* base = nullptr) {
     WorkspaceParts parts(base);
     y = parts.take_matrix(true, a.x.dtype, a.x.size[0], a.x.size[1]);
     bias = bias_part(parts, a.linear_bias, a.x.dtype);
@@ -79,8 +78,7 @@ struct BackwardParts {
   Workspace norm, product;
   size_t bytes;
 
-  template <Norm kNorm>
-  explicit BackwardParts(const NormLinearBackward<kNorm>& a, void* base = nullptr) {
+  explicit BackwardParts(const NormLinearBackward& a, void* base = nullptr) {
     const int64_t M = a.dout.size[0], C = a.linear_weight.size[1], O = a.linear_weight.size[0];
     const DType dtype = a.linear_weight.dtype;
     needs_dy = a.dx || a.dresidual || a.dweight || a.dbias;
@@ -109,19 +107,16 @@ Status check_groups(int64_t groups, int64_t width) {
 
 }  // namespace
 
-template <Norm kNorm>
-Status check(const NormLinearForward<kNorm>& a) {
+Status check(const NormLinearForward& a) {
   return first_error({check_groups(a.num_groups, a.x.size[1]), check(inner_forward(a, a.x)),
                       check_rows("linear_weight", a.linear_weight), check_rows("out", a.out)});
 }
 
-template <Norm kNorm>
-size_t workspace_bytes(const NormLinearForward<kNorm>& a) {
+size_t workspace_bytes(const NormLinearForward& a) {
   return ForwardParts(a).bytes;
 }
 
-template <Norm kNorm>
-Status run(const NormLinearForward<kNorm>& a, Workspace workspace, Stream stream) {
+Status run(const NormLinearForward& a, Workspace workspace, Stream stream) {
   if (Status s = validate(a); !s.ok()) return s;
   if (Status s = check_workspace(workspace, workspace_bytes(a)); !s.ok()) return s;
   const ForwardParts parts(a, workspace.data);
@@ -131,8 +126,7 @@ Status run(const NormLinearForward<kNorm>& a, Workspace workspace, Stream stream
               stream);
 }
 
-template <Norm kNorm>
-Status check(const NormLinearBackward<kNorm>& a) {
+Status check(const NormLinearBackward& a) {
   if (!a.dx && !a.dresidual && !a.dweight && !a.dbias && !a.dlinear_weight && !a.dlinear_bias)
     return error(StatusCode::invalid_argument, "dx: no output is asked for");
   // The norm's own rules, with an output that is always there.
@@ -142,13 +136,11 @@ Status check(const NormLinearBackward<kNorm>& a) {
                       check_weight_gradient("dlinear_weight", a.dlinear_weight, a.linear_weight.dtype)});
 }
 
-template <Norm kNorm>
-size_t workspace_bytes(const NormLinearBackward<kNorm>& a) {
+size_t workspace_bytes(const NormLinearBackward& a) {
   return BackwardParts(a).bytes;
 }
 
-template <Norm kNorm>
-Status run(const NormLinearBackward<kNorm>& a, Workspace workspace, Stream stream) {
+Status run(const NormLinearBackward& a, Workspace workspace, Stream stream) {
   if (Status s = validate(a); !s.ok()) return s;
   if (Status s = check_workspace(workspace, workspace_bytes(a)); !s.ok()) return s;
   const BackwardParts parts(a, workspace.data);
@@ -164,15 +156,5 @@ Status run(const NormLinearBackward<kNorm>& a, Workspace workspace, Stream strea
   }
   return a.dlinear_bias ? sum_columns(a.dout, a.dlinear_bias, parts.partials, stream) : Status{};
 }
-
-#define FLA_INSTANTIATE(kNorm)                                             \
-  template Status check(const NormLinearForward<kNorm>&);                  \
-  template size_t workspace_bytes(const NormLinearForward<kNorm>&);        \
-  template Status run(const NormLinearForward<kNorm>&, Workspace, Stream); \
-  template Status check(const NormLinearBackward<kNorm>&);                 \
-  template size_t workspace_bytes(const NormLinearBackward<kNorm>&);       \
-  template Status run(const NormLinearBackward<kNorm>&, Workspace, Stream);
-FLA_INSTANTIATE(Norm::rms)
-#undef FLA_INSTANTIATE
 
 }  // namespace fla

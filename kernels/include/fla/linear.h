@@ -31,18 +31,17 @@ void describe_weight_gradient(V& v, const char* name, Tensor& t, const Shape& sh
 // z (M F elements, dtype of x), linear_bias in the dtype of out where its own differs, and what the product may use
 // (256 M O bytes, 32 MiB at most, none without a GPU), each rounded up to 256 bytes.
 // Errors: as validation (status.h), naming the field; bad_stride for a weight whose rows overlap.
-template <Glu kUnit>
 struct GluLinearForward {
+  Glu kind = Glu::swiglu;
   Tensor x;              // [M, F] f32/f16/bf16: the gate
   Tensor y;              // [M, F] any float
   Tensor linear_weight;  // [O, F] dtype of x
   Tensor linear_bias;    // [O] any float, read in the dtype of out; optional
   Tensor out;            // [M, O] dtype of x
 };
-using SwigluLinearForward = GluLinearForward<Glu::swiglu>;
 
-template <class V, Glu kUnit>
-void describe(V& v, GluLinearForward<kUnit>& a) {
+template <class V>
+void describe(V& v, GluLinearForward& a) {
   const Dim M = v.dim("M"), F = v.dim("F"), O = v.dim("O");
   v.input("x", a.x, {M, F});
   v.input("y", a.y, {M, F});
@@ -51,12 +50,9 @@ void describe(V& v, GluLinearForward<kUnit>& a) {
   v.output("out", a.out, {M, O}, {.like = &a.x});
 }
 
-template <Glu kUnit>
-Status check(const GluLinearForward<kUnit>&);
-template <Glu kUnit>
-size_t workspace_bytes(const GluLinearForward<kUnit>&);
-template <Glu kUnit>
-Status run(const GluLinearForward<kUnit>&, Workspace, Stream);
+Status check(const GluLinearForward&);
+size_t workspace_bytes(const GluLinearForward&);
+Status run(const GluLinearForward&, Workspace, Stream);
 
 // Backward:
 //   dz = dout linear_weight                 rounded to the dtype of x
@@ -68,8 +64,8 @@ Status run(const GluLinearForward<kUnit>&, Workspace, Stream);
 // the weight's product runs; without dlinear_weight, z is not made and its product not run. M = 0 writes zeros.
 // Workspace: M F elements of the dtype of x (dz, then z in its place), ceil(M / 64) O fp32 for dlinear_bias, and what the
 // largest product may use, as forward. Errors as forward; invalid_argument when no output is asked for.
-template <Glu kUnit>
 struct GluLinearBackward {
+  Glu kind = Glu::swiglu;
   Tensor x, y, linear_weight;  // as forward
   Tensor dout;                 // [M, O] dtype of x
   Tensor dx, dy;               // [M, F] any float (normally x's and y's); may be exactly x and y
@@ -77,10 +73,9 @@ struct GluLinearBackward {
   Tensor dlinear_bias;         // [O] any float
   bool accumulate = false;     // add to dlinear_weight
 };
-using SwigluLinearBackward = GluLinearBackward<Glu::swiglu>;
 
-template <class V, Glu kUnit>
-void describe(V& v, GluLinearBackward<kUnit>& a) {
+template <class V>
+void describe(V& v, GluLinearBackward& a) {
   v.attribute("accumulate", a.accumulate);
   const Dim M = v.dim("M"), F = v.dim("F"), O = v.dim("O");
   v.input("x", a.x, {M, F});
@@ -93,12 +88,9 @@ void describe(V& v, GluLinearBackward<kUnit>& a) {
   v.output("dlinear_bias", a.dlinear_bias, {O}, {.presence = Presence::optional});
 }
 
-template <Glu kUnit>
-Status check(const GluLinearBackward<kUnit>&);
-template <Glu kUnit>
-size_t workspace_bytes(const GluLinearBackward<kUnit>&);
-template <Glu kUnit>
-Status run(const GluLinearBackward<kUnit>&, Workspace, Stream);
+Status check(const GluLinearBackward&);
+size_t workspace_bytes(const GluLinearBackward&);
+Status run(const GluLinearBackward&, Workspace, Stream);
 
 // Which norm: rms y = u rstd weight + bias (norm.h).
 enum class Norm : int32_t { rms };
@@ -111,8 +103,8 @@ enum class Norm : int32_t { rms };
 // dtype of x), linear_bias in the dtype of out where its own differs, and what the product may use (256 M O bytes, 32 MiB
 // at most, none without a GPU), each rounded up to 256 bytes. Errors: as validation (status.h) and those of the norm,
 // naming the field; shape_mismatch where num_groups does not divide C; bad_stride where rows of matrices overlap.
-template <Norm kNorm>
 struct NormLinearForward {
+  Norm kind = Norm::rms;
   Tensor x;              // [M, C] f32/f16/bf16
   Tensor residual;       // [M, C] any float, optional
   Tensor weight, bias;   // [C] any float, optional
@@ -124,10 +116,9 @@ struct NormLinearForward {
   float eps = 1e-5f;     // >= 0, inside the root
   int64_t num_groups = 1;
 };
-using RmsNormLinearForward = NormLinearForward<Norm::rms>;
 
-template <class V, Norm kNorm>
-void describe(V& v, NormLinearForward<kNorm>& a) {
+template <class V>
+void describe(V& v, NormLinearForward& a) {
   v.attribute("eps", a.eps, {.min = 0});
   v.attribute("num_groups", a.num_groups, {.min = 1});
   const Dim M = v.dim("M"), C = v.dim("C"), O = v.dim("O");
@@ -145,12 +136,9 @@ void describe(V& v, NormLinearForward<kNorm>& a) {
   v.saved("rstd", a.rstd, {M, a.num_groups}, {.presence = Presence::expected, .types = kF32});
 }
 
-template <Norm kNorm>
-Status check(const NormLinearForward<kNorm>&);
-template <Norm kNorm>
-size_t workspace_bytes(const NormLinearForward<kNorm>&);
-template <Norm kNorm>
-Status run(const NormLinearForward<kNorm>&, Workspace, Stream);
+Status check(const NormLinearForward&);
+size_t workspace_bytes(const NormLinearForward&);
+Status run(const NormLinearForward&, Workspace, Stream);
 
 // Backward:
 //   dy = dout linear_weight                                       rounded to the dtype of linear_weight
@@ -163,8 +151,8 @@ Status run(const NormLinearForward<kNorm>&, Workspace, Stream);
 // Workspace: 2 M C elements of the dtype of linear_weight (dy; y where dlinear_weight is asked for), that of the norm's
 // backward (norm.h), ceil(M / 64) O fp32 for dlinear_bias, and what the largest product may use, as forward.
 // Errors as forward; invalid_argument when no output is asked for, and those of the norm's backward.
-template <Norm kNorm>
 struct NormLinearBackward {
+  Norm kind = Norm::rms;
   Tensor x;              // [M, C] the normalised rows; null when residual_out is given
   Tensor residual_out;   // [M, C] the stored sum; null when x is given
   Tensor weight, bias;   // as forward
@@ -180,10 +168,9 @@ struct NormLinearBackward {
   int64_t num_groups = 1;
   bool accumulate = false;  // add to dlinear_weight
 };
-using RmsNormLinearBackward = NormLinearBackward<Norm::rms>;
 
-template <class V, Norm kNorm>
-void describe(V& v, NormLinearBackward<kNorm>& a) {
+template <class V>
+void describe(V& v, NormLinearBackward& a) {
   v.attribute("num_groups", a.num_groups, {.min = 1});
   v.attribute("accumulate", a.accumulate);
   const Dim M = v.dim("M"), C = v.dim("C"), O = v.dim("O");
@@ -204,11 +191,8 @@ void describe(V& v, NormLinearBackward<kNorm>& a) {
   v.output("dlinear_bias", a.dlinear_bias, {O}, extra);
 }
 
-template <Norm kNorm>
-Status check(const NormLinearBackward<kNorm>&);
-template <Norm kNorm>
-size_t workspace_bytes(const NormLinearBackward<kNorm>&);
-template <Norm kNorm>
-Status run(const NormLinearBackward<kNorm>&, Workspace, Stream);
+Status check(const NormLinearBackward&);
+size_t workspace_bytes(const NormLinearBackward&);
+Status run(const NormLinearBackward&, Workspace, Stream);
 
 }  // namespace fla
