@@ -9,7 +9,8 @@ namespace fla::harness {
 
 struct BenchOptions {
   bool cold = true, hot = true;
-  bool unproven = false;  // print times without a proof
+  bool unproven = false;     // print times without a proof
+  bool prove_large = false;  // also where that takes minutes
   SamplingOptions sampling;
 };
 

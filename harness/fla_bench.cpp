@@ -172,6 +172,7 @@ int bench_main(int argc, char** argv) {
   app.add_option("--device", o.device, "Index of the GPU")->check(CLI::NonNegativeNumber);
   app.add_flag("--cold", o.cold_only, "Only with a cold cache");
   app.add_flag("--hot,--warm", o.hot_only, "Only with the data in the cache");
+  app.add_flag("--prove-large", o.bench.prove_large, "Prove also what takes minutes: weights of more than 2^25 elements");
   app.add_flag("--unproven", o.bench.unproven, "Time without checking first");
   app.add_flag("--require-gpu", o.require_gpu, "Exit 3 without a GPU");
   app.add_flag("--list", o.list, "Print the selected cases");
