@@ -52,12 +52,30 @@ double extreme(DType type, uint64_t pick) {
   }
 }
 
+constexpr double kGates[] = {0, 1e-3, 20, 88.8, 104, 1e4, 65504, 3e38, std::numeric_limits<double>::infinity()};
+
+double gate(uint64_t pick) {
+  constexpr uint64_t n = std::size(kGates);
+  if (pick % (2 * n + 1) == 2 * n) return std::numeric_limits<double>::quiet_NaN();
+  return pick % 2 ? -kGates[pick % (2 * n + 1) / 2] : kGates[pick % (2 * n + 1) / 2];
+}
+
+// A walk over all bit patterns in odd steps: as many elements as there are patterns see each of them once.
+double pattern(DType type, uint64_t seed, int64_t index) {
+  const uint64_t bits = (seed >> 32) + static_cast<uint64_t>(index) * (seed | 1);
+  const auto word = static_cast<uint32_t>(bits);
+  HostTensor one;
+  one.real.resize(1);
+  decode(type, &word, 1, one, 0);
+  return one.real[0];
+}
+
 }  // namespace
 
 const std::vector<std::string>& fill_names() {
   static const std::vector<std::string> names = {"normal",   "exact", "scaled", "tiny",   "offset",    "positive",
                                                  "constant", "zeros", "ties",   "masked", "confident", "extremes",
-                                                 "specials"};
+                                                 "specials", "gates",  "exhaustive"};
   return names;
 }
 
@@ -152,6 +170,8 @@ double Generator::filled(int64_t index) const {
     case Fill::confident:
       if (!labels_) return n;
       return labels_->label(row) == column ? 0.5 * n + 40 * unit(row_hash) : 0.5 * n;
+    case Fill::gates: return gate(h);
+    case Fill::exhaustive: return pattern(dtype_, seed_, index);
     default: return n;
   }
 }

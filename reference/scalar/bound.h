@@ -11,6 +11,7 @@
 #pragma once
 
 #include <algorithm>
+#include <numbers>
 
 #include "reference/scalar/function_error.h"
 #include "reference/scalar/real.h"
@@ -129,6 +130,20 @@ inline Bound log_(const Bound& a) {
     const double v = std::log(p.v), nearest = p.v - p.e;
     return bound::settled(
         v, (nearest > 0 ? p.e / nearest : bound::kUnbounded) + bound::ulps(kFunctionError.log, v));
+  });
+}
+inline Bound exp2_(const Bound& a) {
+  return bound::apply(a, [](const Bound& p) {
+    const double v = std::exp2(p.v);
+    return bound::settled(
+        v, v * bound::growth(std::numbers::ln2 * p.e) + bound::ulps(kFunctionError.exp2, v) + kExpFlush);
+  });
+}
+inline Bound log2_(const Bound& a) {
+  return bound::apply(a, [](const Bound& p) {
+    const double v = std::log2(p.v), nearest = p.v - p.e;
+    const double moved = nearest > 0 ? p.e / nearest / std::numbers::ln2 : bound::kUnbounded;
+    return bound::settled(v, moved + kLog2Error * std::fmax(1, std::abs(v)));
   });
 }
 inline Bound log1p_(const Bound& a) {
