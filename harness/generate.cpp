@@ -107,6 +107,11 @@ Generator::Generator(const Problem& problem, int field)
   columns_ = t.rank > 0 ? std::max<int64_t>(t.size[t.rank - 1], 1) : 1;
   data_input_ = field_.content.kind == Content::real && !is_upstream(problem, field_) &&
                 !starts_with(field_.name, "weight") && !starts_with(field_.name, "bias");
+  const auto& fields = problem.signature.fields;
+  if (fill_ == Fill::gates && std::any_of(fields.begin(), fields.begin() + field, [](const Field& f) {
+        return f.role == Role::input && f.content.kind == Content::real;
+      }))
+    fill_ = Fill::normal;
   if (field_.content.kind == Content::labels) {
     ignore_index_ = field_.content.special;
     const int64_t total = integer_attribute(problem, "total_classes");

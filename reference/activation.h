@@ -167,8 +167,8 @@ void evaluate(const GluBackward& a) {
     for (int64_t f = 0; f < x.size(1); ++f) {
       const S upstream = dz(m, f);
       const auto [gate, up] = gated_pair(a.kind, a.parameters, x(m, f), y(m, f));
-      if (dx) dx(m, f) = upstream * up.value * gate.slope;
-      if (dy) dy(m, f) = upstream * gate.value * up.slope;
+      if (dx) dx(m, f) = upstream * gate.slope * up.value;
+      if (dy) dy(m, f) = value(up.slope) == 0 ? S(0.0) : upstream * gate.value;
       if (z) z(m, f) = gate.value * up.value;
     }
   }

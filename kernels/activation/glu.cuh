@@ -7,7 +7,7 @@
 
 namespace fla::detail {
 
-// A gate times y.
+// A gate times y. dz times the bounded slope first: dz y may overflow where dx does not.
 template <class Gate>
 struct Unit {
   Gate gate;
@@ -16,7 +16,7 @@ struct Unit {
   FLA_DEVICE void operator()(const float (&in)[3], float (&out)[3]) const {
     const float y = in[1], dz = in[2];
     const Slope a = gate(in[0]);
-    out[0] = dz * y * a.slope;
+    out[0] = dz * a.slope * y;
     out[1] = dz * a.value;
     out[2] = a.value * y;
   }
@@ -39,7 +39,7 @@ struct ClampedSwiglu {
   FLA_DEVICE void operator()(const float (&in)[3], float (&out)[3]) const {
     const float y = in[1], dz = in[2], u = up(y);
     const Slope a = gate(in[0]);
-    out[0] = dz * u * a.slope;
+    out[0] = dz * a.slope * u;
     out[1] = fabsf(y) > limit ? 0.0f : dz * a.value;
     out[2] = a.value * u;
   }

@@ -58,6 +58,9 @@ inline Bound with_other(Bound r, const Bound& other) {
   return r;
 }
 
+// A kernel may hold a zero here, as an underflow: times infinity it makes NaN there.
+inline bool may_be_zero(const Bound& a) { return a.e > 0 && std::abs(a.v) <= a.e; }
+
 // Two undecided operands are followed along their first and along their second branches; the mixed pairs are
 // not, as decisions that meet again are nearly always the same decision.
 template <class F>
@@ -98,6 +101,8 @@ inline Bound operator*(const Bound& a, const Bound& b) {
   return bound::apply(a, b, [](const Bound& p, const Bound& q) {
     const double v = p.v * q.v;
     if (bound::exact(p, q, v)) return bound::settled(v, 0);
+    if (std::isinf(v)) [[unlikely]]
+      return bound::may_be_zero(p) || bound::may_be_zero(q) ? bound::with_other(Bound(v), Bound(NAN)) : Bound(v);
     // An exact zero makes an exact zero; of an uncertain factor only its error is left then.
     if ((p.v == 0 && p.e == 0) || (q.v == 0 && q.e == 0)) return bound::settled(v, 0);
     const double e = std::abs(p.v) * q.e + std::abs(q.v) * p.e + p.e * q.e;
