@@ -15,7 +15,10 @@ namespace {
 
 using namespace detail;
 
-constexpr int kThreads = 128, kBlocksPerMultiprocessor = 8, kResidentBlocks = 132 * kBlocksPerMultiprocessor;
+constexpr int kThreads = 128;
+// With 6, and so fewer registers, the compiler waits for the first load before it asks for the third. 132
+// multiprocessors whatever the GPU has: the sums' order depends on it.
+constexpr int kBlocksPerMultiprocessor = 5, kResidentBlocks = 132 * kBlocksPerMultiprocessor;
 
 struct ColumnArgs {
   ElementwiseOperand x, dy, out;  // dy: backward only; out: y or dx
@@ -36,11 +39,12 @@ FLA_DEVICE void walk(const ColumnArgs& a, int64_t first, int64_t step, int64_t c
   load_floats(a.bias, column, bias);
   for (int64_t base = first; base < a.rows; base += step) {
     float x[kBatch<kBackward>][V], dy[kBatch<kBackward>][V];
+    const int64_t x_at = base * a.x.row_stride + column, dy_at = base * a.dy.row_stride + column;
     FLA_UNROLL
     for (int b = 0; b < kBatch<kBackward>; ++b) {
-      const int64_t row = base + b < a.rows ? base + b : base;
-      Streams::read(a.x.data, row * a.x.row_stride + column, x[b]);
-      if constexpr (kBackward) Streams::read(a.dy.data, row * a.dy.row_stride + column, dy[b]);
+      const int64_t row = base + b < a.rows ? b : 0;
+      Streams::read(a.x.data, x_at + row * a.x.row_stride, x[b]);
+      if constexpr (kBackward) Streams::read(a.dy.data, dy_at + row * a.dy.row_stride, dy[b]);
     }
     FLA_UNROLL
     for (int b = 0; b < kBatch<kBackward>; ++b) {

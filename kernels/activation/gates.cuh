@@ -68,7 +68,7 @@ struct PowGate {
 
   FLA_DEVICE Slope operator()(float x) const {
     const float e = math::exp(-fabsf(x));
-    const float base = fminf(fmaxf(x, 1e-37f), 1e30f), inverse_root = math::rsqrt(base), root = base * inverse_root;
+    const float base = fminf(fmaxf(x, 1e-37f), 1e30f), inverse_root = math::rsqrt_of_normal(base), root = base * inverse_root;
     const float one_e = 1.0f + e, one_root = 1.0f + root;
     const float r = math::reciprocal(one_e * one_root);
     const float large = r * one_root, small = e * large;  // sigmoid(|x|), sigmoid(-|x|)
