@@ -12,24 +12,18 @@ namespace fla::reference {
 
 // z = GLU(x, y) of [M, F] tensors, rounded to the dtype of x.
 template <class S>
-Matrix<S> glu_of(Glu unit, const Tensor& x, const Tensor& y) {
+Matrix<S> glu_of(GatedUnit kind, const GluParameters& parameters, const Tensor& x, const Tensor& y) {
   Matrix<S> z(x.size[0], x.size[1]);
-  const Tensor out = tensor_of(z, x.dtype);
-  switch (unit) {
-    case Glu::swiglu: evaluate<S>(SwigluForward{.x = x, .y = y, .z = out}); break;
-  }
+  evaluate<S>(GluForward{.kind = kind, .x = x, .y = y, .z = tensor_of(z, x.dtype), .parameters = parameters});
   return stored(x.dtype, std::move(z));
 }
 
 // Its backward; the outputs are not rounded here.
 template <class S>
-void glu_backward(Glu unit, const Tensor& x, const Tensor& y, Matrix<S>& dz, const Tensor& dx, const Tensor& dy) {
-  const Tensor upstream = tensor_of(dz, x.dtype);
-  switch (unit) {
-    case Glu::swiglu:
-      evaluate<S>(SwigluBackward{.x = x, .y = y, .dz = upstream, .dx = dx, .dy = dy, .z = {}});
-      break;
-  }
+void glu_backward(GatedUnit kind, const GluParameters& parameters, const Tensor& x, const Tensor& y, Matrix<S>& dz,
+                  const Tensor& dx, const Tensor& dy) {
+  evaluate<S>(GluBackward{.kind = kind, .x = x, .y = y, .dz = tensor_of(dz, x.dtype), .dx = dx, .dy = dy, .z = {},
+                          .parameters = parameters});
 }
 
 // out = A B + bias, the bias read in the dtype of out.
@@ -63,7 +57,7 @@ void bias_gradient(const Factor<S>& upstream, const Tensor& gradient) {
 
 template <class S>
 void evaluate(const GluLinearForward& a) {
-  const Matrix<S> z = glu_of<S>(a.kind, a.x, a.y);
+  const Matrix<S> z = glu_of<S>(a.kind, a.parameters, a.x, a.y);
   linear<S>(z, Factor<S>(a.linear_weight).transpose(), a.linear_bias, a.out, a.x.dtype);
 }
 
@@ -73,10 +67,10 @@ void evaluate(const GluLinearBackward& a) {
   if (a.dx || a.dy) {
     Matrix<S> dz =
         stored(dtype, product_of<S>(Factor<S>(a.dout), Factor<S>(a.linear_weight), unit_of(dtype)));
-    glu_backward(a.kind, a.x, a.y, dz, a.dx, a.dy);
+    glu_backward(a.kind, a.parameters, a.x, a.y, dz, a.dx, a.dy);
   }
   if (a.dlinear_weight)
-    weight_gradient<S>(Factor<S>(a.dout), glu_of<S>(a.kind, a.x, a.y), a.accumulate, a.dlinear_weight, dtype);
+    weight_gradient<S>(Factor<S>(a.dout), glu_of<S>(a.kind, a.parameters, a.x, a.y), a.accumulate, a.dlinear_weight, dtype);
   bias_gradient(Factor<S>(a.dout), a.dlinear_bias);
 }
 

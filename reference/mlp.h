@@ -46,7 +46,7 @@ void evaluate(const GatedMlpForward& a) {
   gate_up = stored(dtype, std::move(gate_up));
   const Tensor rounded = tensor_of(gate_up, dtype);
   const Matrix<S> z =
-      glu_of<S>(a.hidden_act, mlp::columns_of<S>(rounded, 0, F), mlp::columns_of<S>(rounded, F, F));
+      glu_of<S>(a.hidden_act, a.parameters, mlp::columns_of<S>(rounded, 0, F), mlp::columns_of<S>(rounded, F, F));
   for (int64_t m = 0; saved_z && m < z.rows(); ++m)
     for (int64_t f = 0; f < F; ++f) saved_z(m, f) = z(m, f);
   linear<S>(z, Factor<S>(a.down_weight).transpose(), a.down_bias, a.out, dtype);
@@ -63,7 +63,7 @@ void evaluate(const GatedMlpBackward& a) {
   if (units) {
     Matrix<S> dz = stored(dtype, product_of<S>(Factor<S>(a.dout), Factor<S>(a.down_weight), unit));
     const Tensor both = tensor_of(dgate_up, dtype);
-    glu_backward(a.hidden_act, gate, up, dz, mlp::columns_of<S>(both, 0, F), mlp::columns_of<S>(both, F, F));
+    glu_backward(a.hidden_act, a.parameters, gate, up, dz, mlp::columns_of<S>(both, 0, F), mlp::columns_of<S>(both, F, F));
     dgate_up = stored(dtype, std::move(dgate_up));
   }
   const Tensor both = tensor_of(dgate_up, dtype);
@@ -76,7 +76,7 @@ void evaluate(const GatedMlpBackward& a) {
   weight_gradient<S>(half(F), x, a.accumulate, a.dup_weight, dtype);
   if (a.ddown_weight && a.z) weight_gradient<S>(dout, Factor<S>(a.z), a.accumulate, a.ddown_weight, dtype);
   if (a.ddown_weight && !a.z)
-    weight_gradient<S>(dout, glu_of<S>(a.hidden_act, gate, up), a.accumulate, a.ddown_weight, dtype);
+    weight_gradient<S>(dout, glu_of<S>(a.hidden_act, a.parameters, gate, up), a.accumulate, a.ddown_weight, dtype);
   bias_gradient(dout, a.ddown_bias);
   bias_gradient<S>(dgate_up, a.dgate_up_bias);
 }

@@ -10,6 +10,16 @@ namespace {
 
 using namespace detail;
 
+template <class A>
+GluForward inner_forward(const A& a, const Tensor& z) {
+  return {.kind = a.kind, .x = a.x, .y = a.y, .z = z, .parameters = a.parameters};
+}
+
+// z may be absent, or exactly dz.
+GluBackward inner_backward(const GluLinearBackward& a, const Tensor& dz, const Tensor& z) {
+  return {.kind = a.kind, .x = a.x, .y = a.y, .dz = dz, .dx = a.dx, .dy = a.dy, .z = z, .parameters = a.parameters};
+}
+
 struct ForwardParts {
   Tensor z, bias;
   Workspace product;
@@ -49,7 +59,7 @@ struct BackwardParts {
 }  // namespace
 
 Status check(const GluLinearForward& a) {
-  return first_error({check_rows("linear_weight", a.linear_weight), check_rows("out", a.out)});
+  return first_error({check(inner_forward(a, a.x)), check_rows("linear_weight", a.linear_weight), check_rows("out", a.out)});
 }
 
 size_t workspace_bytes(const GluLinearForward& a) {
@@ -60,7 +70,7 @@ Status run(const GluLinearForward& a, Workspace workspace, Stream stream) {
   if (Status s = validate(a); !s.ok()) return s;
   if (Status s = check_workspace(workspace, workspace_bytes(a)); !s.ok()) return s;
   const ForwardParts parts(a, workspace.data);
-  if (Status s = glu_forward(a.kind, a.x, a.y, parts.z, stream); !s.ok()) return s;
+  if (Status s = run(inner_forward(a, parts.z), {}, stream); !s.ok()) return s;
   if (Status s = fill_bias_part(a.linear_bias, parts.bias, stream); !s.ok()) return s;
   return gemm({.a = parts.z, .b = a.linear_weight, .c = a.out, .bias = parts.bias, .transpose_b = true}, parts.product,
               stream);
@@ -69,7 +79,7 @@ Status run(const GluLinearForward& a, Workspace workspace, Stream stream) {
 Status check(const GluLinearBackward& a) {
   if (!a.dx && !a.dy && !a.dlinear_weight && !a.dlinear_bias)
     return error(StatusCode::invalid_argument, "dx: no output is asked for");
-  return first_error({check_rows("linear_weight", a.linear_weight), check_rows("dout", a.dout),
+  return first_error({check(inner_forward(a, a.x)), check_rows("linear_weight", a.linear_weight), check_rows("dout", a.dout),
                       check_weight_gradient("dlinear_weight", a.dlinear_weight, a.linear_weight.dtype)});
 }
 
@@ -84,9 +94,9 @@ Status run(const GluLinearBackward& a, Workspace workspace, Stream stream) {
   const Tensor z = a.dlinear_weight ? parts.dz : Tensor{};
   if (a.dx || a.dy) {
     if (Status s = gemm({.a = a.dout, .b = a.linear_weight, .c = parts.dz}, parts.product, stream); !s.ok()) return s;
-    if (Status s = glu_backward(a.kind, a.x, a.y, parts.dz, a.dx, a.dy, z, stream); !s.ok()) return s;
+    if (Status s = run(inner_backward(a, parts.dz, z), {}, stream); !s.ok()) return s;
   } else if (z) {
-    if (Status s = glu_forward(a.kind, a.x, a.y, z, stream); !s.ok()) return s;
+    if (Status s = run(inner_forward(a, z), {}, stream); !s.ok()) return s;
   }
   if (z) {
     const Gemm product{

@@ -1,31 +1,13 @@
-// What linear layers with an inner part share: their gated unit, biases in the dtype of a product, workspace of products.
+// What linear layers with an inner part share: biases in the dtype of a product, workspace of products.
 #pragma once
 
 #include "common/column_sum.cuh"
 #include "common/copy.h"
 #include "common/gemm.h"
 #include "common/workspace.h"
-#include "fla/activation.h"
 #include "fla/linear.h"
 
 namespace fla::detail {
-
-inline Status glu_forward(Glu unit, const Tensor& x, const Tensor& y, const Tensor& z, Stream stream) {
-  switch (unit) {
-    case Glu::swiglu: return run(SwigluForward{.x = x, .y = y, .z = z}, {}, stream);
-  }
-  return error(StatusCode::internal, "gated unit %d", static_cast<int>(unit));
-}
-
-// z may be absent, or exactly dz.
-inline Status glu_backward(Glu unit, const Tensor& x, const Tensor& y, const Tensor& dz, const Tensor& dx,
-                           const Tensor& dy, const Tensor& z, Stream stream) {
-  switch (unit) {
-    case Glu::swiglu:
-      return run(SwigluBackward{.x = x, .y = y, .dz = dz, .dx = dx, .dy = dy, .z = z}, {}, stream);
-  }
-  return error(StatusCode::internal, "gated unit %d", static_cast<int>(unit));
-}
 
 // The row of biases as a product of this dtype takes it: itself, or a place in the workspace for a copy.
 inline Tensor bias_part(WorkspaceParts& parts, const Tensor& bias, DType dtype) {

@@ -13,6 +13,18 @@ namespace {
 
 using namespace detail;
 
+template <class A>
+GluForward inner_forward(const A& a, const Tensor& gate, const Tensor& up, const Tensor& z) {
+  return {.kind = a.hidden_act, .x = gate, .y = up, .z = z, .parameters = a.parameters};
+}
+
+// z may be absent, or exactly dz.
+GluBackward inner_backward(const GatedMlpBackward& a, const Tensor& gate, const Tensor& up, const Tensor& dz,
+                           const Tensor& dgate, const Tensor& dup, const Tensor& z) {
+  return {.kind = a.hidden_act, .x = gate, .y = up, .dz = dz, .dx = dgate, .dy = dup, .z = z,
+          .parameters = a.parameters};
+}
+
 struct ForwardParts {
   Tensor gate_up, z, gate_up_bias, down_bias;
   Workspace product;
@@ -80,7 +92,8 @@ Status check_weights(const Tensor& packed, const Tensor& gate, const Tensor& up,
 }  // namespace
 
 Status check(const GatedMlpForward& a) {
-  return first_error({check_weights(a.gate_up_weight, a.gate_weight, a.up_weight, a.down_weight), check_rows("x", a.x),
+  return first_error({check(inner_forward(a, a.x, a.x, a.x)),
+                      check_weights(a.gate_up_weight, a.gate_weight, a.up_weight, a.down_weight), check_rows("x", a.x),
                       check_rows("out", a.out), check_rows("gate_up", a.gate_up), check_rows("z", a.z)});
 }
 
@@ -109,7 +122,7 @@ Status run(const GatedMlpForward& a, Workspace workspace, Stream stream) {
     if (Status s = project(a.gate_weight, half(0), bias_half(0)); !s.ok()) return s;
     if (Status s = project(a.up_weight, half(F), bias_half(F)); !s.ok()) return s;
   }
-  if (Status s = glu_forward(a.hidden_act, half(0), half(F), parts.z, stream); !s.ok()) return s;
+  if (Status s = run(inner_forward(a, half(0), half(F), parts.z), {}, stream); !s.ok()) return s;
   return gemm({.a = parts.z, .b = a.down_weight, .c = a.out, .bias = parts.down_bias, .transpose_b = true},
               parts.product, stream);
 }
@@ -119,7 +132,8 @@ Status check(const GatedMlpBackward& a) {
       !a.ddown_bias)
     return error(StatusCode::invalid_argument, "dx: no output is asked for");
   const DType dtype = a.x.dtype;
-  return first_error({check_weights(a.gate_up_weight, a.gate_weight, a.up_weight, a.down_weight), check_rows("x", a.x),
+  return first_error({check(inner_forward(a, a.x, a.x, a.x)),
+                      check_weights(a.gate_up_weight, a.gate_weight, a.up_weight, a.down_weight), check_rows("x", a.x),
                       check_rows("gate_up", a.gate_up), check_rows("z", a.z), check_rows("dout", a.dout),
                       check_weight_gradient("dx", a.dx, dtype),
                       check_weight_gradient("dgate_up_weight", a.dgate_up_weight, dtype),
@@ -142,9 +156,9 @@ Status run(const GatedMlpBackward& a, Workspace workspace, Stream stream) {
   if (demand.units) {
     const Tensor dgate = columns_of(parts.dgate_up, 0, F), dup = columns_of(parts.dgate_up, F, F);
     if (Status s = gemm({.a = a.dout, .b = a.down_weight, .c = parts.dz}, parts.product, stream); !s.ok()) return s;
-    if (Status s = glu_backward(a.hidden_act, gate, up, parts.dz, dgate, dup, remade, stream); !s.ok()) return s;
+    if (Status s = run(inner_backward(a, gate, up, parts.dz, dgate, dup, remade), {}, stream); !s.ok()) return s;
   } else if (demand.z) {
-    if (Status s = glu_forward(a.hidden_act, gate, up, remade, stream); !s.ok()) return s;
+    if (Status s = run(inner_forward(a, gate, up, remade), {}, stream); !s.ok()) return s;
   }
   if (demand.packed_weight) {
     if (Status s = copy_rows(a.gate_weight, rows_of(parts.weight, 0, F), stream); !s.ok()) return s;

@@ -96,7 +96,7 @@ TEST(Validate, OnlyTheNamedAliasIsAllowed) {
 }
 
 TEST(Validate, HalvesOfAPackedBufferAreNoOverlap) {
-  SwigluBackward a;
+  GluBackward a;
   a.x = dense(at(0), DType::bf16, {8, 32});
   a.x.stride[0] = 64;
   a.y = a.x;

@@ -1,15 +1,9 @@
 // Linear layers whose input is made on the way and not kept: gated units and norms in front of out = z W^T + b.
 #pragma once
 
-#include "fla/describe.h"
-#include "fla/status.h"
-#include "fla/tensor.h"
+#include "fla/activation.h"
 
 namespace fla {
-
-// Which gated unit: swiglu z = x sigmoid(x) y (activation.h).
-enum class Glu : int32_t { swiglu };
-inline constexpr const char* kGluNames[] = {"swish"};
 
 namespace detail {
 
@@ -32,16 +26,18 @@ void describe_weight_gradient(V& v, const char* name, Tensor& t, const Shape& sh
 // (256 M O bytes, 32 MiB at most, none without a GPU), each rounded up to 256 bytes.
 // Errors: as validation (status.h), naming the field; bad_stride for a weight whose rows overlap.
 struct GluLinearForward {
-  Glu kind = Glu::swiglu;
+  GatedUnit kind = GatedUnit::swiglu;
   Tensor x;              // [M, F] f32/f16/bf16: the gate
   Tensor y;              // [M, F] any float
   Tensor linear_weight;  // [O, F] dtype of x
   Tensor linear_bias;    // [O] any float, read in the dtype of out; optional
   Tensor out;            // [M, O] dtype of x
+  GluParameters parameters;
 };
 
 template <class V>
 void describe(V& v, GluLinearForward& a) {
+  describe_parameters(v, a.kind, a.parameters);
   const Dim M = v.dim("M"), F = v.dim("F"), O = v.dim("O");
   v.input("x", a.x, {M, F});
   v.input("y", a.y, {M, F});
@@ -65,17 +61,19 @@ Status run(const GluLinearForward&, Workspace, Stream);
 // Workspace: M F elements of the dtype of x (dz, then z in its place), ceil(M / 64) O fp32 for dlinear_bias, and what the
 // largest product may use, as forward. Errors as forward; invalid_argument when no output is asked for.
 struct GluLinearBackward {
-  Glu kind = Glu::swiglu;
+  GatedUnit kind = GatedUnit::swiglu;
   Tensor x, y, linear_weight;  // as forward
   Tensor dout;                 // [M, O] dtype of x
   Tensor dx, dy;               // [M, F] any float (normally x's and y's); may be exactly x and y
   Tensor dlinear_weight;       // [O, F] dtype of linear_weight or f32; f32 with accumulate
   Tensor dlinear_bias;         // [O] any float
   bool accumulate = false;     // add to dlinear_weight
+  GluParameters parameters;
 };
 
 template <class V>
 void describe(V& v, GluLinearBackward& a) {
+  describe_parameters(v, a.kind, a.parameters);
   v.attribute("accumulate", a.accumulate);
   const Dim M = v.dim("M"), F = v.dim("F"), O = v.dim("O");
   v.input("x", a.x, {M, F});

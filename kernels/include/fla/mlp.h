@@ -5,6 +5,9 @@
 
 namespace fla {
 
+// GatedUnit as models name it, in its order.
+inline constexpr const char* kHiddenActNames[] = {"swish", "sigmoid", "powlu", "gelu_tanh", "clamped_swish"};
+
 // gate = x W_gate^T, up = x W_up^T (+ gate_up_bias), z = GLU(gate, up), out = z down_weight^T + down_bias; every product
 // summed in fp32; gate, up, z and out rounded once each, to the dtype of x. Shazeer 2020, arXiv 2002.05202.
 //
@@ -27,12 +30,14 @@ struct GatedMlpForward {
   Tensor out;                      // [M, H] dtype of x
   Tensor gate_up;                  // [M, 2 F] dtype of x, saved for backward (null: inference)
   Tensor z;                        // [M, F] dtype of x, optional: saved, so that backward need not make it again
-  Glu hidden_act = Glu::swiglu;
+  GatedUnit hidden_act = GatedUnit::swiglu;
+  GluParameters parameters;
 };
 
 template <class V>
 void describe(V& v, GatedMlpForward& a) {
-  v.option("hidden_act", a.hidden_act, kGluNames);
+  v.option("hidden_act", a.hidden_act, kHiddenActNames);
+  for (const GatedUnit unit : {GatedUnit::powglu, GatedUnit::clamped_swiglu}) describe_parameters(v, unit, a.parameters);
   const Dim M = v.dim("M"), H = v.dim("H"), F = v.dim("F");
   const Rule wanted{.presence = Presence::expected, .like = &a.x}, extra{.presence = Presence::optional, .like = &a.x};
   const Rule bias{.presence = Presence::optional};
@@ -75,12 +80,14 @@ struct GatedMlpBackward {
   Tensor ddown_weight;                // [H, F] dtype of x or f32
   Tensor ddown_bias;                  // [H] any float
   bool accumulate = false;            // add to the gradients of the weights, which are f32 then
-  Glu hidden_act = Glu::swiglu;
+  GatedUnit hidden_act = GatedUnit::swiglu;
+  GluParameters parameters;
 };
 
 template <class V>
 void describe(V& v, GatedMlpBackward& a) {
-  v.option("hidden_act", a.hidden_act, kGluNames);
+  v.option("hidden_act", a.hidden_act, kHiddenActNames);
+  for (const GatedUnit unit : {GatedUnit::powglu, GatedUnit::clamped_swiglu}) describe_parameters(v, unit, a.parameters);
   v.attribute("accumulate", a.accumulate);
   const Dim M = v.dim("M"), H = v.dim("H"), F = v.dim("F");
   const Rule wanted{.presence = Presence::expected, .like = &a.x}, extra{.presence = Presence::optional, .like = &a.x};
