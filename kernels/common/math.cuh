@@ -56,7 +56,7 @@ FLA_DEVICE float rsqrt(float x) {
 #endif
 }
 
-// max that does not lose a NaN, as plain hardware max does.
+// max and min that do not lose a NaN, as the plain hardware ones do.
 FLA_DEVICE float max_with_nan(float a, float b) {
 #if defined(FLA_GPU)
   float y;
@@ -64,6 +64,16 @@ FLA_DEVICE float max_with_nan(float a, float b) {
   return y;
 #else
   return a != a ? a : b != b ? b : a > b ? a : b;
+#endif
+}
+
+FLA_DEVICE float min_with_nan(float a, float b) {
+#if defined(FLA_GPU)
+  float y;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+#else
+  return a != a ? a : b != b ? b : a < b ? a : b;
 #endif
 }
 
@@ -86,6 +96,14 @@ FLA_DEVICE Sigmoid sigmoid(float x) {
   const float r = reciprocal(1.0f + e);
   const float small = e * r;
   return x >= 0.0f ? Sigmoid{r, small} : Sigmoid{small, r};  // NaN: both NaN
+}
+
+// The same for results that are stored in 16 bits: the exponent in one part, so that its relative error grows to |x| u,
+// for half the instructions. Below -87.3 plus is zero (so is the full form's, from flushing), and minus too.
+FLA_DEVICE Sigmoid sigmoid_for_16_bits(float x) {
+  const float e = exp2(min_with_nan(x * -kLog2E, 127.0f));
+  const float r = reciprocal(1.0f + e);
+  return {r, e * r};
 }
 
 // tanh as 1 - 2 / (1 + e^2|x|), absolute error 3e-7. The hardware tanh is good to 2^-11 only.
