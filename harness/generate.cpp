@@ -52,12 +52,30 @@ double extreme(DType type, uint64_t pick) {
   }
 }
 
+constexpr double kGates[] = {0, 1e-3, 20, 88.8, 104, 1e4, 65504, 3e38, std::numeric_limits<double>::infinity()};
+
+double gate(uint64_t pick) {
+  constexpr uint64_t n = std::size(kGates);
+  if (pick % (2 * n + 1) == 2 * n) return std::numeric_limits<double>::quiet_NaN();
+  return pick % 2 ? -kGates[pick % (2 * n + 1) / 2] : kGates[pick % (2 * n + 1) / 2];
+}
+
+// A walk over all bit patterns in odd steps: as many elements as there are patterns see each of them once.
+double pattern(DType type, uint64_t seed, int64_t index) {
+  const uint64_t bits = (seed >> 32) + static_cast<uint64_t>(index) * (seed | 1);
+  const auto word = static_cast<uint32_t>(bits);
+  HostTensor one;
+  one.real.resize(1);
+  decode(type, &word, 1, one, 0);
+  return one.real[0];
+}
+
 }  // namespace
 
 const std::vector<std::string>& fill_names() {
   static const std::vector<std::string> names = {"normal",   "exact", "scaled", "tiny",   "offset",    "positive",
                                                  "constant", "zeros", "ties",   "masked", "confident", "extremes",
-                                                 "specials"};
+                                                 "specials", "gates",  "exhaustive"};
   return names;
 }
 
@@ -89,6 +107,11 @@ Generator::Generator(const Problem& problem, int field)
   columns_ = t.rank > 0 ? std::max<int64_t>(t.size[t.rank - 1], 1) : 1;
   data_input_ = field_.content.kind == Content::real && !is_upstream(problem, field_) &&
                 !starts_with(field_.name, "weight") && !starts_with(field_.name, "bias");
+  const auto& fields = problem.signature.fields;
+  if (fill_ == Fill::gates && std::any_of(fields.begin(), fields.begin() + field, [](const Field& f) {
+        return f.role == Role::input && f.content.kind == Content::real;
+      }))
+    fill_ = Fill::normal;
   if (field_.content.kind == Content::labels) {
     ignore_index_ = field_.content.special;
     const int64_t total = integer_attribute(problem, "total_classes");
@@ -152,6 +175,8 @@ double Generator::filled(int64_t index) const {
     case Fill::confident:
       if (!labels_) return n;
       return labels_->label(row) == column ? 0.5 * n + 40 * unit(row_hash) : 0.5 * n;
+    case Fill::gates: return gate(h);
+    case Fill::exhaustive: return pattern(dtype_, seed_, index);
     default: return n;
   }
 }

@@ -25,7 +25,7 @@ double allowed_zero_share(const Case& c) {
   if (fill == "zeros" || fill == "constant") share = 1;
   const bool few =
       fill == "exact" || fill == "masked" || fill == "ties" || fill == "specials" || fill == "extremes" ||
-      fill == "scaled";
+      fill == "scaled" || fill == "gates";
   if (few || c.text().find(".broadcast=") != std::string::npos) share = std::max(share, 0.98);
   if (const auto ignored = c.find("ignore")) {
     const double p = std::atof(std::string(*ignored).c_str());

@@ -8,6 +8,8 @@
 //     table.push_back(direction<RmsNormBackward>("rms_norm", "bwd", {.sample_dim = "M", .backward_of = "fwd"}));
 //   }
 //
+// Operators that share a struct differ in its `kind`, which the last argument sets.
+//
 // Needs, beside the struct and its describe(): fla::validate(const Args&), fla::run, fla::workspace_bytes, and
 // fla::reference::evaluate<S>(const Args&) for the scalars of reference/scalar.
 #pragma once
@@ -27,11 +29,10 @@ struct Traits {
 };
 
 template <class A>
-Direction direction(std::string op, std::string name, Traits traits) {
+Direction direction(std::string op, std::string name, Traits traits, const A& defaults = {}) {
   Direction d;
   d.op = std::move(op);
   d.name = std::move(name);
-  const A defaults{};
   d.defaults = Args(&defaults, sizeof defaults);
   d.signature = [](void* args) { return signature_of(*static_cast<A*>(args)); };
   d.validate = [](const void* args) { return validate(*static_cast<const A*>(args)); };

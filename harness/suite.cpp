@@ -227,9 +227,8 @@ class SuiteReader {
     if (!document.is_object()) throw UsageError(path_, "not an object");
     allow(document, {"schema", "operator", "cases"}, "#");
     if (document.value("schema", Json()) != 1) throw UsageError(path_ + "#/schema", "must be 1");
-    if (!document.contains("operator") || !document["operator"].is_string())
-      throw UsageError(path_ + "#/operator", "missing");
-    operator_ = document["operator"].get<std::string>();
+    if (!document.contains("operator")) throw UsageError(path_ + "#/operator", "missing");
+    operators_ = value_list(document["operator"], path_ + "#/operator");
     if (!document.contains("cases") || !document["cases"].is_array() || document["cases"].empty())
       throw UsageError(path_ + "#/cases", "not a list of cases");
     for (size_t i = 0; i < document["cases"].size(); ++i) read_entry(document["cases"][i], "#/cases/" + std::to_string(i));
@@ -251,7 +250,7 @@ class SuiteReader {
 
   void read_entry(const Json& entry, const std::string& at) {
     if (!entry.is_object()) throw UsageError(path_ + at, "not an object");
-    allow(entry, {"tier", "name", "direction", "product", "zip", "pairwise", "set", "case"}, at);
+    allow(entry, {"tier", "name", "operator", "direction", "product", "zip", "pairwise", "set", "case"}, at);
     const std::string tier = entry.contains("tier") ? value_text(entry["tier"], path_ + at + "/tier") : "";
     if (std::find(kTiers.begin(), kTiers.end(), tier) == kTiers.end())
       throw UsageError(path_ + at + "/tier", "unknown tier \"" + tier + "\"");
@@ -260,16 +259,38 @@ class SuiteReader {
       if (entry.size() > 2u + entry.contains("name")) throw UsageError(path_ + at, "a case stands alone");
       const std::string text = value_text(entry["case"], path_ + at + "/case");
       Case c = parse_case(text);
-      if (c.direction->op != operator_) throw UsageError(path_ + at + "/case", "is not of " + operator_);
+      if (!is_of_suite(c.direction->op)) throw UsageError(path_ + at + "/case", "is not of " + operators_text());
       return add(std::move(c), tier, name, at);
     }
     const std::vector<Row> rows = read_rows(entry, at);
     if (!entry.contains("direction")) throw UsageError(path_ + at, "no direction");
-    for (const std::string& d : value_list(entry["direction"], path_ + at + "/direction")) {
-      const Direction* direction = find_direction(operator_ + "." + d);
-      if (!direction) throw UsageError(path_ + at + "/direction", "unknown: " + operator_ + "." + d);
-      for (const Row& row : rows) add(make_case(*direction, row, path_ + at), tier, name, at, entry.contains("pairwise"));
+    const std::vector<std::string> directions = value_list(entry["direction"], path_ + at + "/direction");
+    for (const std::string& op : operators_of(entry, at)) {
+      for (const std::string& d : directions) {
+        const Direction* direction = find_direction(op + "." + d);
+        if (!direction) throw UsageError(path_ + at + "/direction", "unknown: " + op + "." + d);
+        for (const Row& row : rows) add(make_case(*direction, row, path_ + at), tier, name, at, entry.contains("pairwise"));
+      }
     }
+  }
+
+  bool is_of_suite(const std::string& op) const {
+    return std::find(operators_.begin(), operators_.end(), op) != operators_.end();
+  }
+
+  std::string operators_text() const {
+    std::string text;
+    for (const std::string& op : operators_) text += (text.empty() ? "" : ", ") + op;
+    return text;
+  }
+
+  std::vector<std::string> operators_of(const Json& entry, const std::string& at) const {
+    if (!entry.contains("operator")) return operators_;
+    const std::string where = path_ + at + "/operator";
+    std::vector<std::string> some = value_list(entry["operator"], where);
+    for (const std::string& op : some)
+      if (!is_of_suite(op)) throw UsageError(where, op + " is not of " + operators_text());
+    return some;
   }
 
   std::vector<Row> read_rows(const Json& entry, const std::string& at) const {
@@ -306,7 +327,7 @@ class SuiteReader {
   std::string path_;
   const std::string& tier_;
   std::vector<Case>& cases_;
-  std::string operator_;
+  std::vector<std::string> operators_;
   std::set<std::string> seen_;
 };
 

@@ -8,9 +8,24 @@
 namespace fla::harness {
 
 void add_activation(std::vector<Direction>& table) {
-  table.push_back(direction<SwigluForward>("swiglu", "fwd", {.sample_dim = "M", .batch_invariant = true}));
-  table.push_back(
-      direction<SwigluBackward>("swiglu", "bwd", {.sample_dim = "M", .backward_of = "fwd", .batch_invariant = true}));
+  const Traits forward{.sample_dim = "M", .batch_invariant = true};
+  const Traits backward{.sample_dim = "M", .backward_of = "fwd", .batch_invariant = true};
+  for (int k = 0; k < static_cast<int>(std::size(kActivationNames)); ++k) {
+    ActivationForward f;
+    ActivationBackward b;
+    f.kind = b.kind = static_cast<Activation>(k);
+    table.push_back(direction(kActivationNames[k], "fwd", forward, f));
+    table.push_back(direction(kActivationNames[k], "bwd", backward, b));
+  }
+  table.push_back(direction<BiasGeluTanhForward>("bias_gelu_tanh", "fwd", forward));
+  table.push_back(direction<BiasGeluTanhBackward>("bias_gelu_tanh", "bwd", backward));
+  for (int k = 0; k < static_cast<int>(std::size(kGatedUnitNames)); ++k) {
+    GluForward f;
+    GluBackward b;
+    f.kind = b.kind = static_cast<GatedUnit>(k);
+    table.push_back(direction(kGatedUnitNames[k], "fwd", forward, f));
+    table.push_back(direction(kGatedUnitNames[k], "bwd", backward, b));
+  }
 }
 
 }  // namespace fla::harness

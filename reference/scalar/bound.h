@@ -11,6 +11,7 @@
 #pragma once
 
 #include <algorithm>
+#include <numbers>
 
 #include "reference/scalar/function_error.h"
 #include "reference/scalar/real.h"
@@ -57,6 +58,9 @@ inline Bound with_other(Bound r, const Bound& other) {
   return r;
 }
 
+// A kernel may hold a zero here, as an underflow: times infinity it makes NaN there.
+inline bool may_be_zero(const Bound& a) { return a.e > 0 && std::abs(a.v) <= a.e; }
+
 // Two undecided operands are followed along their first and along their second branches; the mixed pairs are
 // not, as decisions that meet again are nearly always the same decision.
 template <class F>
@@ -97,6 +101,8 @@ inline Bound operator*(const Bound& a, const Bound& b) {
   return bound::apply(a, b, [](const Bound& p, const Bound& q) {
     const double v = p.v * q.v;
     if (bound::exact(p, q, v)) return bound::settled(v, 0);
+    if (std::isinf(v)) [[unlikely]]
+      return bound::may_be_zero(p) || bound::may_be_zero(q) ? bound::with_other(Bound(v), Bound(NAN)) : Bound(v);
     // An exact zero makes an exact zero; of an uncertain factor only its error is left then.
     if ((p.v == 0 && p.e == 0) || (q.v == 0 && q.e == 0)) return bound::settled(v, 0);
     const double e = std::abs(p.v) * q.e + std::abs(q.v) * p.e + p.e * q.e;
@@ -129,6 +135,20 @@ inline Bound log_(const Bound& a) {
     const double v = std::log(p.v), nearest = p.v - p.e;
     return bound::settled(
         v, (nearest > 0 ? p.e / nearest : bound::kUnbounded) + bound::ulps(kFunctionError.log, v));
+  });
+}
+inline Bound exp2_(const Bound& a) {
+  return bound::apply(a, [](const Bound& p) {
+    const double v = std::exp2(p.v);
+    return bound::settled(
+        v, v * bound::growth(std::numbers::ln2 * p.e) + bound::ulps(kFunctionError.exp2, v) + kExpFlush);
+  });
+}
+inline Bound log2_(const Bound& a) {
+  return bound::apply(a, [](const Bound& p) {
+    const double v = std::log2(p.v), nearest = p.v - p.e;
+    const double moved = nearest > 0 ? p.e / nearest / std::numbers::ln2 : bound::kUnbounded;
+    return bound::settled(v, moved + kLog2Error * std::fmax(1, std::abs(v)));
   });
 }
 inline Bound log1p_(const Bound& a) {

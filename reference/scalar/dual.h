@@ -1,6 +1,8 @@
 // Dual: a value and its derivative along one direction, in double. Running a forward text on it gives J u.
 #pragma once
 
+#include <numbers>
+
 #include "reference/scalar/real.h"
 
 namespace fla::reference {
@@ -37,6 +39,11 @@ inline Dual exp_(const Dual& a) {
   return {v, dual::times(a.d, v)};
 }
 inline Dual log_(const Dual& a) { return {std::log(a.v), dual::times(a.d, 1 / a.v)}; }
+inline Dual exp2_(const Dual& a) {
+  const double v = std::exp2(a.v);
+  return {v, dual::times(a.d, v * std::numbers::ln2)};
+}
+inline Dual log2_(const Dual& a) { return {std::log2(a.v), dual::times(a.d, 1 / (a.v * std::numbers::ln2))}; }
 inline Dual log1p_(const Dual& a) { return {std::log1p(a.v), dual::times(a.d, 1 / (1 + a.v))}; }
 inline Dual sqrt_(const Dual& a) {
   const double v = std::sqrt(a.v);

@@ -19,6 +19,7 @@ inline constexpr double kLargest = 0x1.fffffep127;
 // Errors of functions in fp32 ulps (1 ulp = 2u), as kernels may form them:
 struct FunctionError {
   double exp = 2;  // ex2.approx of x log2(e) in two parts; a one-part product would err by |x| u more
+  double exp2 = 2;  // ex2.approx
   double log = 2;  // accurate log, once per row
   double log1p = 2;
   double rsqrt = 2;  // rsqrt.approx
@@ -29,6 +30,9 @@ struct FunctionError {
   double divide = 1;  // also as a product with a rounded reciprocal
 };
 inline constexpr FunctionError kFunctionError;
+
+// lg2.approx: absolute on (1/2, 2), relative elsewhere. What a power x^p is made of: there the absolute error counts.
+inline constexpr double kLog2Error = 0x1p-22;
 
 // tanh as 1 - 2 / (1 + e^2x) cancels near 0: its error there is that of the 1 (about 5u), not of the result,
 // so a relative bound would be wrong and an absolute one is right. The hardware's tanh (2^-11) is not

@@ -11,6 +11,8 @@ namespace fla::reference {
 
 inline double exp_(double a) { return std::exp(a); }
 inline double log_(double a) { return std::log(a); }
+inline double exp2_(double a) { return std::exp2(a); }
+inline double log2_(double a) { return std::log2(a); }
 inline double log1p_(double a) { return std::log1p(a); }
 inline double sqrt_(double a) { return std::sqrt(a); }
 inline double rsqrt_(double a) { return 1 / std::sqrt(a); }

@@ -50,6 +50,10 @@ SingleBy<A> exp_(SingleBy<A> a) { return single::of<A>(std::exp(a.v)); }
 template <Accumulation A>
 SingleBy<A> log_(SingleBy<A> a) { return single::of<A>(std::log(a.v)); }
 template <Accumulation A>
+SingleBy<A> exp2_(SingleBy<A> a) { return single::of<A>(std::exp2(a.v)); }
+template <Accumulation A>
+SingleBy<A> log2_(SingleBy<A> a) { return single::of<A>(std::log2(a.v)); }
+template <Accumulation A>
 SingleBy<A> log1p_(SingleBy<A> a) { return single::of<A>(std::log1p(a.v)); }
 template <Accumulation A>
 SingleBy<A> sqrt_(SingleBy<A> a) { return single::of<A>(std::sqrt(a.v)); }
