@@ -50,8 +50,13 @@ const std::vector<Direction>& all_directions() {
 }
 
 const Direction* find_direction(const std::string& key) {
+  // Names under which flash-linear-attention looks them up.
+  static const std::pair<std::string, std::string> aliases[] = {
+      {"silu.", "swish."}, {"gelu.", "gelu_tanh."}, {"bias_gelu.", "bias_gelu_tanh."}};
   for (const Direction& d : all_directions())
     if (d.key() == key) return &d;
+  for (const auto& [name, ours] : aliases)
+    if (key.rfind(name, 0) == 0) return find_direction(ours + key.substr(name.size()));
   return nullptr;
 }
 

@@ -259,7 +259,7 @@ class SuiteReader {
       if (entry.size() > 2u + entry.contains("name")) throw UsageError(path_ + at, "a case stands alone");
       const std::string text = value_text(entry["case"], path_ + at + "/case");
       Case c = parse_case(text);
-      if (!is_of_suite(c.direction->op)) throw UsageError(path_ + at + "/case", "is of no operator of this suite");
+      if (!is_of_suite(c.direction->op)) throw UsageError(path_ + at + "/case", "is not of " + operators_text());
       return add(std::move(c), tier, name, at);
     }
     const std::vector<Row> rows = read_rows(entry, at);
@@ -278,12 +278,18 @@ class SuiteReader {
     return std::find(operators_.begin(), operators_.end(), op) != operators_.end();
   }
 
+  std::string operators_text() const {
+    std::string text;
+    for (const std::string& op : operators_) text += (text.empty() ? "" : ", ") + op;
+    return text;
+  }
+
   std::vector<std::string> operators_of(const Json& entry, const std::string& at) const {
     if (!entry.contains("operator")) return operators_;
     const std::string where = path_ + at + "/operator";
     std::vector<std::string> some = value_list(entry["operator"], where);
     for (const std::string& op : some)
-      if (!is_of_suite(op)) throw UsageError(where, op + " is no operator of this suite");
+      if (!is_of_suite(op)) throw UsageError(where, op + " is not of " + operators_text());
     return some;
   }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <numbers>
 #include <vector>
 
 #include "fla/conv.h"
@@ -57,14 +58,19 @@ inline int64_t state_slots(const Tensor& one, const Tensor& another) {
   return t ? t.size[t.rank - 1] : 0;
 }
 
+// `x` is the dtype of the signal: for 16 bits kernels form the exponential in base 2, where z is rounded once more.
 template <class S>
-S conv_activation(ConvActivation activation, const S& z) {
-  return activation == ConvActivation::silu ? z * sigmoid_(z).plus : z;
+Sigmoid<S> conv_sigmoid(DType x, const S& z) {
+  return sigmoid_(size_of(x) == 2 ? z * S(std::numbers::log2e) * S(std::numbers::ln2) : z);
 }
 template <class S>
-S conv_activation_slope(ConvActivation activation, const S& z) {
+S conv_activation(ConvActivation activation, DType x, const S& z) {
+  return activation == ConvActivation::silu ? z * conv_sigmoid(x, z).plus : z;
+}
+template <class S>
+S conv_activation_slope(ConvActivation activation, DType x, const S& z) {
   if (activation == ConvActivation::none) return S(1.0);
-  const Sigmoid<S> s = sigmoid_(z);
+  const Sigmoid<S> s = conv_sigmoid(x, z);
   return s.plus * (S(1.0) + z * s.minus);
 }
 
@@ -112,7 +118,7 @@ void evaluate(const CausalConv1dForward& a) {
       for (int64_t d = 0; d < D; ++d) {
         const S z = conv_sum(weight, bias, d,
                              [&](int64_t k) { return X(static_cast<int64_t>(n), s, d, t - (W - 1) + k); });
-        S out = conv_activation(a.activation, z);
+        S out = conv_activation(a.activation, a.x.dtype, z);
         if (residual) out = out + residual(s.row, s.begin + t, d);
         y(s.row, s.begin + t, d) = out;
       }
@@ -127,6 +133,7 @@ class ConvChannelGradient {
  public:
   explicit ConvChannelGradient(const CausalConv1dBackward& a)
       : activation_(a.activation),
+        dtype_(a.x.dtype),
         weight_(a.weight),
         bias_(a.bias),
         dweight_(a.dweight),
@@ -176,8 +183,8 @@ class ConvChannelGradient {
     const Sequence& s = at(token.sequence);
     const S dy = dy_(s.row, s.begin + token.t, d);
     if (activation_ == ConvActivation::none) return dy;
-    return dy * conv_activation_slope(
-                    activation_, conv_sum(weight_, bias_, d, [&](int64_t k) { return tap(token, d, k); }));
+    const S z = conv_sum(weight_, bias_, d, [&](int64_t k) { return tap(token, d, k); });
+    return dy * conv_activation_slope(activation_, dtype_, z);
   }
 
   // Token t is tap W-1-j of token t + j, and slot t + S - L of the final state.
@@ -207,6 +214,7 @@ class ConvChannelGradient {
   }
 
   ConvActivation activation_;
+  DType dtype_;  // of the signal
   View<S> weight_, bias_, dweight_, dbias_, dy_, dx_, dfinal_state_, dinitial_state_;
   NumberView<S> mask_;
   int64_t slots_;
@@ -255,7 +263,7 @@ void evaluate(const CausalConv1dUpdate& a) {
       // The state with the new token behind it; the taps are its last W entries.
       auto extended = [&](int64_t c) { return c < slots ? state(n, d, c) : newest; };
       const S z = conv_sum(weight, bias, d, [&](int64_t k) { return extended(slots - (W - 1) + k); });
-      const S out = conv_activation(a.activation, z);
+      const S out = conv_activation(a.activation, a.x.dtype, z);
       y(n, d) = residual ? out + residual(n, d) : out;
       for (int64_t c = 0; c < slots; ++c) state(n, d, c) = extended(c + 1);
     }

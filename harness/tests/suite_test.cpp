@@ -52,6 +52,17 @@ TEST_F(SuiteFile, ExpandsProducts) {
   EXPECT_EQ(all[7], "swiglu.bwd:M=2,F=16,x=bf16,fill=exact");
 }
 
+TEST_F(SuiteFile, SiblingsShareTheirCases) {
+  const std::string text = R"({"schema": 1, "operator": ["swiglu", "geglu"], "cases": [
+      {"tier": "smoke", "direction": "fwd", "product": {"M": [1], "F": [8]}},
+      {"tier": "smoke", "operator": "geglu", "direction": "bwd", "product": {"M": [1], "F": [8]}}]})";
+  std::vector<std::string> all;
+  for (const Case& c : load_suites(write(text), "smoke").cases) all.push_back(c.text());
+  EXPECT_EQ(all, (std::vector<std::string>{"swiglu.fwd:M=1,F=8", "geglu.fwd:M=1,F=8", "geglu.bwd:M=1,F=8"}));
+  expect_refused(suite(R"({"tier": "smoke", "operator": "geglu", "direction": "fwd", "product": {"M": [1], "F": [8]}})"),
+                 "#/cases/0/operator", "geglu is not of swiglu");
+}
+
 TEST_F(SuiteFile, ZipsListsOfOneLength) {
   const auto all = texts(R"({"tier": "smoke", "direction": "fwd", "zip": {"M": [1, 2], "F": [8, 9]}})");
   EXPECT_EQ(all, (std::vector<std::string>{"swiglu.fwd:M=1,F=8", "swiglu.fwd:M=2,F=9"}));

@@ -136,6 +136,14 @@ FLA_DEVICE Sigmoid sigmoid(float x) {
   return x >= 0.0f ? Sigmoid{r, small} : Sigmoid{small, r};  // NaN: both NaN
 }
 
+// The same for results that are stored in 16 bits: the exponent in one part, so that its relative error grows to |x| u,
+// for half the instructions. Below -87.3 plus is zero (so is the full form's, from flushing), and minus too.
+FLA_DEVICE Sigmoid sigmoid_for_16_bits(float x) {
+  const float e = exp2(min_with_nan(x * -kLog2E, 127.0f));
+  const float r = reciprocal(1.0f + e);
+  return {r, e * r};
+}
+
 // tanh as 1 - 2 / (1 + e^2|x|), absolute error 3e-7. The hardware tanh is good to 2^-11 only.
 FLA_DEVICE float tanh(float x) {
   const float e = exp2(2.0f * kLog2E * fabsf(x));

@@ -74,6 +74,23 @@ FLA_DEVICE void barrier_wait(TransactionBarrier* barrier, uint32_t parity) {
   }
 }
 
+// Asynchronous copies of one thread (sm_80): async_copy of 8 or 16 bytes, aligned to their size, from global to shared
+// memory; async_commit ends a group of them; async_wait<n> returns once all groups of this thread but the latest n have
+// arrived, for this thread to read. Others need a barrier after that.
+template <int kBytes>
+FLA_DEVICE void async_copy(void* shared, const void* global) {
+  static_assert(kBytes == 8 || kBytes == 16);
+  if constexpr (kBytes == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(shared_address(shared)), "l"(global) : "memory");
+}
+FLA_DEVICE void async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kPending>
+FLA_DEVICE void async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
 // Programmatic dependent launch: before the first access to memory that the previous kernel may touch.
 FLA_DEVICE void wait_for_predecessor() {
 #if __CUDA_ARCH__ >= 900
@@ -96,7 +113,16 @@ FLA_DEVICE void atomic_min(int64_t* address, int64_t value) {
 
 #else
 
+template <int kBytes>
+FLA_DEVICE void async_copy(void* shared, const void* global) {
+  emulator::async_copy(shared, global, kBytes);
+}
+template <int kPending>
+FLA_DEVICE void async_wait() {
+  emulator::async_wait(kPending);
+}
 using emulator::TransactionBarrier;
+using emulator::async_commit;
 using emulator::atomic_add;
 using emulator::atomic_min;
 using emulator::barrier_expect;

@@ -56,7 +56,7 @@ ConvBackwardArgs arguments(const CausalConv1dBackward& a, const ConvExtent& e, c
   args.channel_blocks = static_cast<uint32_t>(p.channel_blocks);
   args.steps = static_cast<int32_t>(p.steps);
   args.lane_bits = p.lane_bits;
-  args.silu = a.activation == ConvActivation::silu;
+  args.silu = silu_form(a.activation, a.x.dtype);
   return args;
 }
 

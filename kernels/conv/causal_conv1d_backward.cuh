@@ -17,7 +17,7 @@ struct ConvBackwardArgs {
   int64_t rows = 0, channels = 0;
   uint32_t segments = 0, channel_blocks = 0;
   int32_t steps = 0, lane_bits = 0;
-  bool silu = false;
+  Silu silu = Silu::absent;
 };
 
 // W of 2 to 4, vectors of kBackwardVector channels, dx, dy and dresidual in x's dtype.

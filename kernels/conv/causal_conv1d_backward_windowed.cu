@@ -3,9 +3,14 @@
 // recomputed. The walk goes on W - 1 tokens past its segment to finish dx, which is all that is read twice.
 // The sums of dweight and dbias stay in registers for the whole walk and leave as one row per block.
 //
-// Loads run kDepth tokens ahead: a register is refilled as soon as it has been unpacked.
+// Loads run kBatches batches ahead, through a ring in shared memory that each thread keeps to itself: registers hold four
+// tokens at most, which is 32 KB in flight on a multiprocessor where 40 to 55 are needed. A slot is refilled as soon as it
+// has been unpacked; there is no barrier.
+#include <algorithm>
+
 #include "common/dispatch.h"
 #include "common/launch.h"
+#include "common/ptx.cuh"
 #include "common/warp.cuh"
 #include "conv/causal_conv1d_backward.cuh"
 
@@ -24,25 +29,42 @@ struct Piece {
   uint32_t b, d;
 };
 
+constexpr int kBatch = 4, kBatches = 2;  // tokens of a batch, batches of the ring
+
+// A thread's slots of the ring: [batch][token of the batch][x, dy][thread].
+template <class T>
+struct Ring {
+  static constexpr int kBytes = V * sizeof(T), kTokenBytes = 2 * kBackwardThreads * kBytes;
+  static constexpr int kBatchBytes = kBatch * kTokenBytes, kTotalBytes = kBatches * kBatchBytes;
+  unsigned char* batch;  // the present one
+
+  FLA_DEVICE T* x(int u) const { return reinterpret_cast<T*>(batch + u * kTokenBytes); }
+  FLA_DEVICE T* dy(int u) const { return reinterpret_cast<T*>(batch + u * kTokenBytes + kBackwardThreads * kBytes); }
+  FLA_DEVICE void advance() {
+    unsigned char* first = shared_memory<unsigned char>() + static_cast<int>(threadIdx.x) * kBytes;
+    batch += kBatchBytes;
+    if (batch == first + kTotalBytes) batch = first;
+  }
+  FLA_DEVICE void rewind() { batch = shared_memory<unsigned char>() + static_cast<int>(threadIdx.x) * kBytes; }
+};
+
 // The registers of a thread.
 template <class T, int W>
 struct BackwardWalk {
-  static constexpr int kDepth = sizeof(T) == 4 ? 2 : 4;  // 64 bytes in flight; more would spill
-
   Filter<W, V> filter;
   Past<W, V> past, past_g;
-  Vector<T, V> x[kDepth], dy[kDepth];
   float dweight[W][V], dbias[V];
+  Ring<T> ring;
   const T *next_x, *next_dy;  // of the next refill
   T* next_dx;                 // of the next dx
 };
 
+// `token` goes to slot u of the present batch.
 template <class T, int W>
-FLA_DEVICE void refill(const ConvBackwardArgs& a, const Piece& p, int token, int slot,
-                       BackwardWalk<T, W>& walk) {
+FLA_DEVICE void refill(const ConvBackwardArgs& a, const Piece& p, int token, int u, BackwardWalk<T, W>& walk) {
   if (token >= p.live) return;
-  walk.x[slot] = load<T, V>(walk.next_x);
-  walk.dy[slot] = load<T, V>(walk.next_dy);
+  async_copy<Ring<T>::kBytes>(walk.ring.x(u), walk.next_x);
+  async_copy<Ring<T>::kBytes>(walk.ring.dy(u), walk.next_dy);
   walk.next_x += a.signal.x.stride_t;
   walk.next_dy += a.dy.stride_t;
 }
@@ -75,19 +97,20 @@ FLA_DEVICE void emit_dx(const ConvBackwardArgs& a, const Piece& p, int token, co
 }
 
 template <bool kEdge, class T, int W>
-FLA_DEVICE void backward_step(const ConvBackwardArgs& a, const Piece& p, int token, int slot,
+FLA_DEVICE void backward_step(const ConvBackwardArgs& a, const Piece& p, int token, int u,
                               BackwardWalk<T, W>& walk) {
   float now[V] = {}, g[V] = {};
   if (!kEdge || token < p.live) {
     float z[V];
-    masked_token<T>(a.signal, walk.x[slot], p.b, p.begin + token, now);
+    const auto dy = load<T, V>(walk.ring.dy(u));
+    masked_token<T>(a.signal, load<T, V>(walk.ring.x(u)), p.b, p.begin + token, now);
+    refill(a, p, token + kBatches * kBatch, u, walk);
     fir(walk.filter, walk.past, now, z);
-    unpack(walk.dy[slot], g);
+    unpack(dy, g);
     if (a.dresidual && (!kEdge || token < p.own))
-      store(a.dresidual.address<T>(p.b, p.begin + token, p.d), walk.dy[slot]);
-    if (a.silu) multiply_by_slope(z, g);
+      store(a.dresidual.address<T>(p.b, p.begin + token, p.d), dy);
+    multiply_by_slope(z, a.silu, g);
   }
-  refill(a, p, token + BackwardWalk<T, W>::kDepth, slot, walk);
   if (!kEdge || token < p.own) {
     FLA_UNROLL
     for (int e = 0; e < V; ++e) {
@@ -107,25 +130,33 @@ FLA_DEVICE void backward_step(const ConvBackwardArgs& a, const Piece& p, int tok
 template <class T, int W>
 FLA_DEVICE void walk_piece(const ConvBackwardArgs& a, const Piece& p, const Sequence& sequence,
                            BackwardWalk<T, W>& walk) {
-  constexpr int kDepth = BackwardWalk<T, W>::kDepth;
   walk.next_x = a.signal.x.address<T>(p.b, p.begin, p.d);
   walk.next_dy = a.dy.address<T>(p.b, p.begin, p.d);
   if (a.dx) walk.next_dx = a.dx.address<T>(p.b, p.begin, p.d);
-  FLA_UNROLL
-  for (int u = 0; u < kDepth; ++u) refill(a, p, u, u, walk);
+  walk.ring.rewind();
+  FLA_NO_UNROLL
+  for (int batch = 0; batch < kBatches; ++batch) {
+    FLA_UNROLL
+    for (int u = 0; u < kBatch; ++u) refill(a, p, batch * kBatch + u, u, walk);
+    async_commit();
+    walk.ring.advance();
+  }
   load_past<T>(a.signal, sequence, p.b, p.begin, p.d, walk.past);
   // Plain batches: every token is owned, every dx belongs to the piece and lies before the final state.
   int plain_end = p.own;
   if (a.dfinal_state && p.final_slot + plain_end > W - 1) plain_end = static_cast<int>(W - 1 - p.final_slot);
   FLA_NO_UNROLL
-  for (int token = 0; token < p.own + W - 1; token += kDepth) {
-    if (token >= W - 1 && token + kDepth <= plain_end) {
+  for (int token = 0; token < p.own + W - 1; token += kBatch) {
+    async_wait<kBatches - 1>();
+    if (token >= W - 1 && token + kBatch <= plain_end) {
       FLA_UNROLL
-      for (int u = 0; u < kDepth; ++u) backward_step<false>(a, p, token + u, u, walk);
+      for (int u = 0; u < kBatch; ++u) backward_step<false>(a, p, token + u, u, walk);
     } else {
       FLA_UNROLL
-      for (int u = 0; u < kDepth; ++u) backward_step<true>(a, p, token + u, u, walk);
+      for (int u = 0; u < kBatch; ++u) backward_step<true>(a, p, token + u, u, walk);
     }
+    async_commit();
+    walk.ring.advance();
   }
 }
 
@@ -175,6 +206,7 @@ FLA_DEVICE void store_partials(const ConvBackwardArgs& a, const BackwardWalk<T, 
   const int weights = lanes * V * W, row = weights + lanes * V;
   const int thread = static_cast<int>(threadIdx.x), lane = thread & (lanes - 1);
   float* mine = sums + (thread >> a.lane_bits) * row;
+  block_barrier();  // every thread is done with its slots of the ring
   FLA_UNROLL
   for (int e = 0; e < V; ++e) {
     FLA_UNROLL
@@ -215,9 +247,11 @@ FLA_KERNEL void FLA_BOUNDS(kBackwardThreads, 4) backward_windowed(FLA_PARAMETERS
 
 template <class T>
 Status launch_windowed(const ConvBackwardArgs& a, const WalkPlan& p, Stream stream) {
-  const size_t shared = kBackwardThreads * V * (static_cast<size_t>(a.filter.taps) + 1) * sizeof(float);
-  const Launch shape = {
-      .grid = p.blocks(), .block = kBackwardThreads, .shared_bytes = shared, .stream = stream};
+  const int sums = kBackwardThreads * V * (static_cast<int>(a.filter.taps) + 1) * static_cast<int>(sizeof(float));
+  const Launch shape = {.grid = p.blocks(),
+                        .block = kBackwardThreads,
+                        .shared_bytes = static_cast<size_t>(std::max(sums, Ring<T>::kTotalBytes)),
+                        .stream = stream};
   if (a.filter.taps == 2) return launch<&backward_windowed<T, 2>>(shape, a);
   if (a.filter.taps == 3) return launch<&backward_windowed<T, 3>>(shape, a);
   return launch<&backward_windowed<T, 4>>(shape, a);

@@ -27,7 +27,7 @@ struct ForwardArgs {
   int64_t rows = 0, channels = 0;
   uint32_t segments = 0, channel_blocks = 0;
   int32_t lane_bits = 0;
-  bool silu = false;
+  Silu silu = Silu::absent;
 };
 
 // kExtras: there is a residual, a mask, or both. Without, the straight path has no branch but the
@@ -222,7 +222,7 @@ Status run(const CausalConv1dForward& a, Workspace, Stream stream) {
   args.y = token_operand(a.y);
   args.rows = e.b;
   args.channels = e.d;
-  args.silu = a.activation == ConvActivation::silu;
+  args.silu = silu_form(a.activation, a.x.dtype);
   if (e.b * e.t * e.d > 0)
     if (Status s = convolve(a, args, e, stream); !s.ok()) return s;
   // Last, because it may overwrite the initial state.

@@ -8,9 +8,9 @@ namespace fla::detail {
 FLA_DEVICE float gradient_at(const ConvBackwardArgs& a, const Sequence& sequence, int64_t b, int64_t t,
                              int64_t d) {
   float g[1] = {a.dy.read(b, t, d)};
-  if (!a.silu) return g[0];
+  if (a.silu == Silu::absent) return g[0];
   const float z[1] = {fir_at(a.signal, a.filter, sequence, b, t, d)};
-  multiply_by_slope(z, g);
+  multiply_by_slope(z, a.silu, g);
   return g[0];
 }
 

@@ -23,7 +23,7 @@ struct UpdateArgs {
   StateOperand state;
   int64_t sequences = 0, channels = 0, slots = 0;
   uint32_t blocks_per_row = 1;
-  bool silu = false;
+  Silu silu = Silu::absent;
 };
 
 constexpr int kUpdateThreads = 128;
@@ -125,7 +125,7 @@ Status run(const CausalConv1dUpdate& a, Workspace, Stream stream) {
   args.sequences = a.x.size[0];
   args.channels = a.x.size[1];
   args.slots = a.conv_state.size[2];
-  args.silu = a.activation == ConvActivation::silu;
+  args.silu = silu_form(a.activation, a.x.dtype);
   if (args.sequences == 0 || args.channels == 0) return {};
   return dispatch_float(a.x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;

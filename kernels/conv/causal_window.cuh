@@ -7,6 +7,7 @@
 #include "common/gpu.h"
 #include "common/math.cuh"
 #include "common/vector.cuh"
+#include "fla/conv.h"
 
 namespace fla::detail {
 
@@ -182,12 +183,23 @@ FLA_DEVICE float fir_at(const Signal& signal, const FilterOperand& filter, const
 // What "no residual" adds: x + -0 is x, for both zeros.
 inline constexpr float kNoResidual = -0.0f;
 
+// How the activation is formed: by the dtype of the signal, the same in every kernel.
+enum class Silu : int32_t { absent, full, for_16_bits };
+
+inline Silu silu_form(ConvActivation activation, DType dtype) {
+  if (activation != ConvActivation::silu) return Silu::absent;
+  return size_of(dtype) == 2 ? Silu::for_16_bits : Silu::full;
+}
+
 // y = act(z) + residual, in place. The product and the sum are one operation in every kernel; left to the
 // compiler it would be so in some. One branch for all channels: a branch each would keep them from
 // overlapping.
 template <int V>
-FLA_DEVICE void activate(float (&z)[V], bool silu, const float (&residual)[V]) {
-  if (silu) {
+FLA_DEVICE void activate(float (&z)[V], Silu silu, const float (&residual)[V]) {
+  if (silu == Silu::for_16_bits) {
+    FLA_UNROLL
+    for (int e = 0; e < V; ++e) z[e] = fmaf(z[e], math::sigmoid_for_16_bits(z[e]).plus, residual[e]);
+  } else if (silu == Silu::full) {
     FLA_UNROLL
     for (int e = 0; e < V; ++e) z[e] = fmaf(z[e], math::sigmoid(z[e]).plus, residual[e]);
   } else {
@@ -196,20 +208,23 @@ FLA_DEVICE void activate(float (&z)[V], bool silu, const float (&residual)[V]) {
   }
 }
 
-FLA_DEVICE float activate(float z, bool silu, float residual) {
+FLA_DEVICE float activate(float z, Silu silu, float residual) {
   float values[1] = {z};
   const float added[1] = {residual};
   activate(values, silu, added);
   return values[0];
 }
 
-// g *= silu'(z).
+// g *= act'(z).
 template <int V>
-FLA_DEVICE void multiply_by_slope(const float (&z)[V], float (&g)[V]) {
-  FLA_UNROLL
-  for (int e = 0; e < V; ++e) {
-    const math::Sigmoid s = math::sigmoid(z[e]);
-    g[e] *= s.plus * fmaf(z[e], s.minus, 1.0f);
+FLA_DEVICE void multiply_by_slope(const float (&z)[V], Silu silu, float (&g)[V]) {
+  auto multiply = [&](int e, const math::Sigmoid& s) { g[e] *= s.plus * fmaf(z[e], s.minus, 1.0f); };
+  if (silu == Silu::for_16_bits) {
+    FLA_UNROLL
+    for (int e = 0; e < V; ++e) multiply(e, math::sigmoid_for_16_bits(z[e]));
+  } else if (silu == Silu::full) {
+    FLA_UNROLL
+    for (int e = 0; e < V; ++e) multiply(e, math::sigmoid(z[e]));
   }
 }
 

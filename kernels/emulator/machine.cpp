@@ -72,6 +72,7 @@ void Machine::start_threads() {
     warp.ready = warp.at_collective = warp.ended = 0;
   }
   for (int i = 0; i < threads_; ++i) {
+    lanes_[i].copies.clear();
     lanes_[i].fiber.start(&Machine::thread_main, static_cast<unsigned>(i));
     set_ready(lanes_[i]);
   }
@@ -83,6 +84,7 @@ void Machine::thread_main() {
   lane.fiber.entered();
   try {
     machine.body_.call(machine.body_.object);
+    if (!lane.copies.empty()) machine.fail("the thread ended with asynchronous copies that it did not wait for", {});
   } catch (...) {
     machine.exception_ = std::current_exception();
   }

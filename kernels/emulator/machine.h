@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "emulator/async_copies.h"
 #include "emulator/fiber.h"
 #include "emulator/settings.h"
 #include "emulator/shared_arena.h"
@@ -33,6 +34,7 @@ struct Lane {
   int source = 0;
   uint64_t value = 0;
   int rendezvous = 0;
+  AsyncCopies copies;
 };
 
 struct Warp {
@@ -54,6 +56,7 @@ class Machine {
   // On the fiber of a thread:
   Lane& lane() { return *lane_; }
   Transactions& transactions() { return transactions_; }
+  const SharedArena& arena() const { return arena_; }
   void wait_for_block(CallSite site);
   uint64_t meet(Collective collective, uint64_t value, int source, unsigned mask, CallSite site);
   void wait_for_transaction(Transaction& t, CallSite site);

@@ -112,6 +112,11 @@ void bulk_load(void* shared, const void* global, uint32_t bytes, TransactionBarr
 void bulk_commit(TransactionBarrier* barrier, CallSite site = CallSite::current());
 void barrier_wait(TransactionBarrier* barrier, uint32_t parity, CallSite site = CallSite::current());
 
+// Copies of one thread, in groups. They too move when they are waited for, and not before.
+void async_copy(void* shared, const void* global, uint32_t bytes, CallSite site = CallSite::current());
+void async_commit(CallSite site = CallSite::current());
+void async_wait(int pending, CallSite site = CallSite::current());
+
 inline void atomic_add(int64_t* address, int64_t value) {
   __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }

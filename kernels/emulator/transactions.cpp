@@ -9,32 +9,6 @@ namespace {
 constexpr uint64_t kCookie = 0x00f1a0ba44e10000;  // plus its index: the word of an initialised barrier
 constexpr uint32_t kMostBytes = (1u << 20) - 1;   // of one phase, on sm_90
 
-bool is_aligned(const void* p, uintptr_t to) { return reinterpret_cast<uintptr_t>(p) % to == 0; }
-
-bool overlap(const BulkCopy& a, const BulkCopy& b) {
-  const auto x = reinterpret_cast<uintptr_t>(a.to), y = reinterpret_cast<uintptr_t>(b.to);
-  return x < y + b.bytes && y < x + a.bytes;
-}
-
-// Not memcpy and memset: sanitizers intercept those as accesses of the thread that happens to call them. The
-// empty asm keeps the compiler from turning the loops into them.
-void move_bytes(const BulkCopy& copy) {
-  auto* to = static_cast<uint64_t*>(copy.to);
-  auto* from = static_cast<const uint64_t*>(copy.from);
-  for (uint32_t i = 0; i < copy.bytes / 8; ++i) {
-    to[i] = from[i];
-    asm volatile("" ::: "memory");
-  }
-}
-
-void poison_destination(const BulkCopy& copy) {
-  auto* to = static_cast<uint64_t*>(copy.to);
-  for (uint32_t i = 0; i < copy.bytes / 8; ++i) {
-    to[i] = ~uint64_t{0};
-    asm volatile("" ::: "memory");
-  }
-}
-
 }  // namespace
 
 const char* Transactions::init(TransactionBarrier* barrier) {
@@ -73,7 +47,7 @@ const char* Transactions::expect(Transaction& t, uint32_t bytes, CallSite site) 
   return nullptr;
 }
 
-const char* Transactions::record(Transaction& t, const BulkCopy& copy) {
+const char* Transactions::record(Transaction& t, const PendingCopy& copy) {
   if (!t.armed || t.committed) return "a bulk copy is issued outside barrier_expect and bulk_commit";
   if (copy.bytes % 16 != 0) return "the size of a bulk copy is not a multiple of 16";
   if (!is_aligned(copy.to, 16) || !is_aligned(copy.from, 16))
@@ -81,7 +55,7 @@ const char* Transactions::record(Transaction& t, const BulkCopy& copy) {
   if (!arena_.contains(copy.to, copy.bytes)) return "a bulk copy goes outside shared memory";
   if (is_forbidden(copy.from, copy.bytes)) return "a bulk copy reads outside its buffer";
   for (const Transaction& other : all_)
-    for (const BulkCopy& earlier : other.copies)
+    for (const PendingCopy& earlier : other.copies)
       if (overlap(earlier, copy)) return "a bulk copy overwrites the destination of one still under way";
   on_load(copy.from, copy.bytes);
   note_read(copy.from, copy.bytes);
@@ -104,7 +78,7 @@ const char* Transactions::commit(Transaction& t) {
 
 void Transactions::end_phase(Transaction& t) {
   const Bookkeeping unseen;
-  for (const BulkCopy& copy : t.copies) move_bytes(copy);
+  for (const PendingCopy& copy : t.copies) move_bytes(copy);
   t.copies.clear();
   t.armed = t.committed = false;
   ++t.phase;

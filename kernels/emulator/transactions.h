@@ -5,16 +5,11 @@
 #include <deque>
 #include <vector>
 
+#include "emulator/pending_copy.h"
 #include "emulator/shared_arena.h"
 #include "emulator/simt.h"
 
 namespace fla::detail::emulator {
-
-struct BulkCopy {
-  void* to;
-  const void* from;
-  uint32_t bytes;
-};
 
 struct Transaction {
   TransactionBarrier* address = nullptr;
@@ -22,7 +17,7 @@ struct Transaction {
   bool armed = false, committed = false;
   uint32_t expected = 0, recorded = 0;
   CallSite armed_at;
-  std::vector<BulkCopy> copies;
+  std::vector<PendingCopy> copies;
   std::vector<int> waiting;  // threads to wake when the phase can end
 };
 
@@ -35,7 +30,7 @@ class Transactions {
   const char* init(TransactionBarrier* barrier);
   const char* find(TransactionBarrier* barrier, Transaction*& found);
   const char* expect(Transaction& t, uint32_t bytes, CallSite site);
-  const char* record(Transaction& t, const BulkCopy& copy);
+  const char* record(Transaction& t, const PendingCopy& copy);
   const char* commit(Transaction& t);
   void end_phase(Transaction& t);  // moves the bytes
   const Transaction* unfinished() const;

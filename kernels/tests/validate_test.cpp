@@ -95,6 +95,31 @@ TEST(Validate, OnlyTheNamedAliasIsAllowed) {
   expect_refused(a, StatusCode::aliasing, "rstd: overlaps weight");
 }
 
+TEST(Validate, ActivationsKnowTheirKindsAndAttributes) {
+  ActivationForward a;
+  a.x = dense(at(0), DType::bf16, {8, 32});
+  a.y = dense(at(4096), DType::bf16, {8, 32});
+  a.kind = static_cast<Activation>(17);
+  expect_refused(a, StatusCode::invalid_argument, "kind");
+  a.kind = Activation::logsigmoid;
+  a.temperature = 0;
+  expect_refused(a, StatusCode::invalid_argument, "temperature");
+  a.temperature = INFINITY;
+  expect_refused(a, StatusCode::invalid_argument, "temperature");
+  a.kind = Activation::swish;  // has none
+  EXPECT_TRUE(validate(a).ok());
+
+  GluForward g;
+  g.x = a.x;
+  g.y = dense(at(8192), DType::bf16, {8, 32});
+  g.z = a.y;
+  g.kind = static_cast<GatedUnit>(-1);
+  expect_refused(g, StatusCode::invalid_argument, "kind");
+  g.kind = GatedUnit::powglu;
+  g.parameters.power = 0;
+  expect_refused(g, StatusCode::invalid_argument, "power");
+}
+
 TEST(Validate, HalvesOfAPackedBufferAreNoOverlap) {
   GluBackward a;
   a.x = dense(at(0), DType::bf16, {8, 32});

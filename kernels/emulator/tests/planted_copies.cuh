@@ -74,4 +74,45 @@ FLA_KERNEL void through_ring(const float* x, float* y, int rows) {
   }
 }
 
+// A thread's own ring of two slots, filled by asynchronous copies.
+enum class AsyncFault {
+  none,
+  no_wait,
+  group_too_late,  // the wait leaves the group under way that is read next
+  misaligned_source,
+  outside_shared,
+  refill_too_early,  // into the slot of a copy under way
+  left_behind,
+};
+
+inline constexpr int kAsyncThreads = 64, kAsyncRows = 5;
+
+template <AsyncFault kFault>
+FLA_DEVICE void fetch_pair(const float* x, int row) {
+  auto* slots = shared_memory<float2>();
+  const int slot = kFault == AsyncFault::refill_too_early ? 0 : row % 2, thread = static_cast<int>(threadIdx.x);
+  const int64_t from = static_cast<int64_t>(row) * kAsyncThreads * 2 + thread * 2;
+  float2* to = slots + slot * kAsyncThreads + thread;
+  if (kFault == AsyncFault::outside_shared) to += 2 * kAsyncThreads;
+  if (row < kAsyncRows) async_copy<8>(to, x + from + (kFault == AsyncFault::misaligned_source ? 1 : 0));
+  async_commit();
+}
+
+// y = 2 x, a pair of floats per thread and row.
+template <AsyncFault kFault>
+FLA_KERNEL void through_own_ring(const float* x, float* y) {
+  const auto* slots = shared_memory<float2>();
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int row = 0; row < 2; ++row) fetch_pair<kFault>(x, row);
+  const int rows = kFault == AsyncFault::left_behind ? kAsyncRows - 2 : kAsyncRows;
+  for (int row = 0; row < rows; ++row) {
+    if (kFault == AsyncFault::group_too_late) async_wait<2>();
+    else if (kFault != AsyncFault::no_wait) async_wait<1>();
+    const float* pair = reinterpret_cast<const float*>(slots + row % 2 * kAsyncThreads + thread);
+    float* out = y + (static_cast<int64_t>(row) * kAsyncThreads + thread) * 2;
+    for (int e = 0; e < 2; ++e) store_float(out + e, 2 * load_float(pair + e));
+    fetch_pair<kFault>(x, row + 2);
+  }
+}
+
 }  // namespace fla::detail::planted

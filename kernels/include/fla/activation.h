@@ -145,7 +145,7 @@ struct GluForward {
   Tensor x;  // [M, F] f32/f16/bf16
   Tensor y;  // [M, F] any float, independent of x
   Tensor z;  // [M, F] dtype of x; may be exactly x
-  GluParameters parameters;
+  GluParameters parameters = {};
 };
 
 template <class V>
@@ -170,7 +170,7 @@ struct GluBackward {
   Tensor dx;    // [M, F] any float (normally x's); may be exactly x
   Tensor dy;    // [M, F] any float (normally y's); may be exactly y
   Tensor z;     // [M, F] dtype of x, optional: recomputed output; may be exactly dz
-  GluParameters parameters;
+  GluParameters parameters = {};
 };
 
 template <class V>
