@@ -1,20 +1,21 @@
-// RMS norm, backward, evenly spaced rows of 2 KB to 32 KB: persistent blocks, a ring of rows in shared memory filled by bulk copies.
+// Row norms, backward, evenly spaced rows of 2 KB to 16 KB: persistent blocks, a ring of rows in shared memory filled by
+// bulk copies.
 //
-// 3 streams (u, dy read, dx written; 4 with the residual gradient) and one barrier per row. Registers cannot hold
+// 3 streams (u, dy read, dx written; 4 with the residual gradient, 5 with a gate) and one barrier per row. Registers cannot hold
 // enough loads in flight: prefetching the next row into them tops out 14 % lower than the ring, which keeps 64 KB and
 // more in flight on every multiprocessor (4257 against 3658 GB/s at N = 4096 on an H200). Column sums live in registers
 // for the block's whole life and leave as one row of partial sums.
-#include "common/dispatch.h"
-#include "norm/rms_norm_backward.cuh"
+#pragma once
+
+#include "norm/row_norm_backward.cuh"
 
 namespace fla::detail {
-namespace {
-
 inline constexpr int kMaxStages = 8;
 
+template <int kValues>
 struct RingShared {
-  BlockSlots<1> slots[2];
-  TransactionBarrier u[kMaxStages], dy[kMaxStages], dresidual_out[kMaxStages];
+  BlockSlots<kValues> slots[2];
+  TransactionBarrier u[kMaxStages], dy[kMaxStages], third[kMaxStages];
 };
 
 // Rows of one operand into one stage of the ring. A row of the stage is copied by itself unless rows are adjacent.
@@ -36,26 +37,27 @@ FLA_DEVICE void fetch(const BackwardArgs& a, const RowOperand& operand, int elem
   bulk_commit(barrier);
 }
 
-// Each thread keeps two vectors of every operand between their two uses. Blocks of 1024 threads have no registers for
-// that: they read the row from the ring twice, and the stage is free one barrier later.
-template <class U, class Y, bool kKeep, bool kBias>
-FLA_KERNEL void FLA_BOUNDS(kKeep ? 512 : 1024, 1) ring_kernel(FLA_PARAMETERS BackwardArgs a) {
+// Each thread keeps two vectors of every operand between their two uses.
+template <class U, class Y, class Form>
+FLA_KERNEL void FLA_BOUNDS(512, 1) row_norm_backward_ring_kernel(FLA_PARAMETERS BackwardArgs a) {
   constexpr int kWidth = 16 / (sizeof(U) > sizeof(Y) ? sizeof(U) : sizeof(Y));
   constexpr int kVectors = 2;
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int chunks = a.columns / kWidth;
-  const bool with_residual = a.dresidual_out.data.data != nullptr;
+  // The gate, or the gradient of residual_out: never both (row_norm_backward.cu).
+  const RowOperand& third = Form::kGated ? a.gate : a.dresidual_out;
+  const bool with_third = Form::kGated || third.data.data != nullptr;
   const int64_t u_bytes = static_cast<int64_t>(a.columns) * sizeof(U) * a.rows_per_stage;
   const int64_t dy_bytes = static_cast<int64_t>(a.columns) * sizeof(Y) * a.rows_per_stage;
-  const int64_t stage_bytes = u_bytes + dy_bytes + (with_residual ? u_bytes : 0);
+  const int64_t stage_bytes = u_bytes + dy_bytes + (with_third ? u_bytes : 0);
   auto* ring = shared_memory<unsigned char>();
-  auto* shared = reinterpret_cast<RingShared*>(ring + stage_bytes * a.stages);
+  auto* shared = reinterpret_cast<RingShared<RowMeans<Form>::kValues>*>(ring + stage_bytes * a.stages);
 
   if (thread == 0) {
     for (int s = 0; s < a.stages; ++s) {
       barrier_init(&shared->u[s]);
       barrier_init(&shared->dy[s]);
-      barrier_init(&shared->dresidual_out[s]);
+      barrier_init(&shared->third[s]);
     }
   }
   block_barrier();
@@ -65,115 +67,108 @@ FLA_KERNEL void FLA_BOUNDS(kKeep ? 512 : 1024, 1) ring_kernel(FLA_PARAMETERS Bac
     unsigned char* at = ring + stage * stage_bytes;
     if (thread == 0) fetch(a, a.u, sizeof(U), row, at, &shared->u[stage]);
     if (thread == 32) fetch(a, a.dy, sizeof(Y), row, at + u_bytes, &shared->dy[stage]);
-    if (thread == 64 && with_residual)
-      fetch(a, a.dresidual_out, sizeof(U), row, at + u_bytes + dy_bytes, &shared->dresidual_out[stage]);
+    if (thread == 64 && with_third)
+      fetch(a, third, sizeof(U), row, at + u_bytes + dy_bytes, &shared->third[stage]);
   };
   const int64_t step = a.parts * a.rows_per_stage, first = static_cast<int64_t>(blockIdx.x) * a.rows_per_stage;
+  // With parameters per group, a.parts is a multiple of their number and a block meets one group's rows only.
+  const uint32_t group = a.parameter_groups == 1 ? 0 : blockIdx.x % static_cast<uint32_t>(a.parameter_groups);
   FLA_NO_UNROLL
   for (int s = 0; s < a.stages; ++s) refill(first + s * step, s);
 
-  float weight[kKeep ? kVectors : 1][kWidth];
-  if constexpr (kKeep) {
+  // A gate and two column sums leave no registers for the weights.
+  constexpr bool kKeepWeight = Form::kSums > 0 && !(Form::kGated && Form::kSums > 1);
+  const int64_t weight_base = group * a.weight_stride;
+  float weight[kKeepWeight ? kVectors : 1][kWidth];
+  if constexpr (kKeepWeight) {
     FLA_UNROLL
     for (int i = 0; i < kVectors; ++i) {
       const int chunk = thread + i * threads;
-      if (chunk < chunks) load_weight(a, chunk * kWidth, weight[i]);
+      if (chunk < chunks) load_weight(a, weight_base + chunk * kWidth, weight[i]);
     }
   }
   auto weight_of = [&](int i, int column, float (&w)[kWidth]) {
-    if constexpr (kKeep) {
-      FLA_UNROLL
-      for (int e = 0; e < kWidth; ++e) w[e] = weight[i][e];
+    if constexpr (Form::kSums > 0 && !kKeepWeight) {
+      load_weight(a, weight_base + column, w);
     } else {
-      load_weight(a, column, w);
+      FLA_UNROLL
+      for (int e = 0; e < kWidth; ++e) w[e] = Form::kSums > 0 ? weight[i][e] : 1.0f;
     }
   };
-  float dweight[kVectors][kWidth] = {}, dbias[kBias ? kVectors : 1][kWidth] = {};
-  const float* rstds = static_cast<const float*>(a.rstd.data.data);
+  float dweight[kVectors][kWidth] = {}, dbias[Form::kSums > 1 ? kVectors : 1][kWidth] = {};
 
-  // Each row's rstd is asked for one row ahead: it would otherwise be a trip to memory between two rows.
-  auto load_rstd = [&](int64_t row) { return row < a.grid.rows ? load_float(rstds + a.grid.offset<true>(row, a.rstd)) : 0.0f; };
-  float rstd = load_rstd(first);
+  // Each row's statistic is asked for one row ahead: it would otherwise be a trip to memory between two rows.
+  auto load_ahead = [&](int64_t row) {
+    return row < a.grid.rows ? load_statistic<true>(a, row, Form::kCentred) : StoredStatistic{};
+  };
+  StoredStatistic statistic = load_ahead(first);
 
   int stage = 0, slot = 0;
   uint32_t parity = 0;
   for (int64_t base = first; base < a.grid.rows; base += step) {
     barrier_wait(&shared->u[stage], parity);
     barrier_wait(&shared->dy[stage], parity);
-    if (with_residual) barrier_wait(&shared->dresidual_out[stage], parity);
+    if (with_third) barrier_wait(&shared->third[stage], parity);
     const int64_t left = a.grid.rows - base;
     const int rows = left < a.rows_per_stage ? static_cast<int>(left) : a.rows_per_stage;
     FLA_NO_UNROLL
     for (int r = 0; r < rows; ++r) {
       const int64_t row = base + r;
-      const float next_rstd = load_rstd(r + 1 < rows ? row + 1 : base + step);
+      const StoredStatistic next_statistic = load_ahead(r + 1 < rows ? row + 1 : base + step);
       const unsigned char* at = ring + stage * stage_bytes;
       const U* su = reinterpret_cast<const U*>(at) + r * a.columns;
       const Y* sdy = reinterpret_cast<const Y*>(at + u_bytes) + r * a.columns;
-      const U* sdres = reinterpret_cast<const U*>(at + u_bytes + dy_bytes) + r * a.columns;
-      Vector<U, kWidth> vu[kKeep ? kVectors : 1], vres[kKeep ? kVectors : 1];
-      Vector<Y, kWidth> vdy[kKeep ? kVectors : 1];
-      float means[2] = {};
+      const U* sthird = reinterpret_cast<const U*>(at + u_bytes + dy_bytes) + r * a.columns;
+      Vector<U, kWidth> vu[kVectors], vthird[kVectors];
+      Vector<Y, kWidth> vdy[kVectors];
+      float means[2] = {}, means_of_s[2] = {};
       FLA_UNROLL
       for (int i = 0; i < kVectors; ++i) {
-        const int chunk = thread + i * threads, held = kKeep ? i : 0;
+        const int chunk = thread + i * threads;
         if (chunk < chunks) {
-          vu[held] = load<U, kWidth>(su + chunk * kWidth);
-          vdy[held] = load<Y, kWidth>(sdy + chunk * kWidth);
-          if (kKeep && with_residual) vres[held] = load<U, kWidth>(sdres + chunk * kWidth);
-          float u[kWidth], dy[kWidth], w[kWidth];
-          unpack(vu[held], u);
-          unpack(vdy[held], dy);
-          weight_of(held, chunk * kWidth, w);
+          vu[i] = load<U, kWidth>(su + chunk * kWidth);
+          vdy[i] = load<Y, kWidth>(sdy + chunk * kWidth);
+          if (with_third) vthird[i] = load<U, kWidth>(sthird + chunk * kWidth);
+          float u[kWidth], dy[kWidth], gate[kWidth], w[kWidth];
+          unpack(vu[i], u);
+          unpack(vdy[i], dy);
+          if constexpr (Form::kGated) unpack(vthird[i], gate);
+          weight_of(i, chunk * kWidth, w);
+          to_terms<Form>(a, statistic, gate, true, u, dy);
           FLA_UNROLL
           for (int e = 0; e < kWidth; ++e) {
-            const float xhat = u[e] * rstd;
-            dweight[i][e] = fmaf(dy[e], xhat, dweight[i][e]);
-            if constexpr (kBias) dbias[i][e] += dy[e];
-            means[e % 2] = fmaf(xhat, dy[e] * w[e], means[e % 2]);
+            if constexpr (Form::kSums > 0) dweight[i][e] = fmaf(dy[e], u[e], dweight[i][e]);
+            if constexpr (Form::kSums > 1) dbias[i][e] += dy[e];
+            const float s = dy[e] * w[e];
+            means[e % 2] = fmaf(u[e], s, means[e % 2]);
+            if constexpr (Form::kCentred) means_of_s[e % 2] += s;
           }
         }
       }
       // The barrier inside also says that every thread has emptied its part of this row.
-      const float mean = block_sum<kKeep ? 16 : 32>(means[0] + means[1], shared->slots[slot]) * a.inverse_columns;
+      RowMeans<Form> mean;
+      mean.value[0] = means[0] + means[1];
+      if constexpr (Form::kCentred) mean.value[1] = means_of_s[0] + means_of_s[1];
+      block_sum(mean.value, shared->slots[slot]);
+      FLA_UNROLL
+      for (float& m : mean.value) m *= a.share;
       slot ^= 1;
-      if (kKeep && r + 1 == rows) refill(base + a.stages * step, stage);
-      const RowOffsets<true> to(a, row);
+      if (r + 1 == rows) refill(base + a.stages * step, stage);
+      const RowOffsets<true> to(a, row, group);
       FLA_UNROLL
       for (int i = 0; i < kVectors; ++i) {
-        const int chunk = thread + i * threads, column = chunk * kWidth, held = kKeep ? i : 0;
+        const int chunk = thread + i * threads, column = chunk * kWidth;
         if (chunk < chunks) {
-          if constexpr (!kKeep) {
-            vu[held] = load<U, kWidth>(su + column);
-            vdy[held] = load<Y, kWidth>(sdy + column);
-            if (with_residual) vres[held] = load<U, kWidth>(sdres + column);
-          }
-          float xhat[kWidth], s[kWidth], du[kWidth], w[kWidth];
-          unpack(vu[held], xhat);
-          unpack(vdy[held], s);
-          weight_of(held, column, w);
-          FLA_UNROLL
-          for (int e = 0; e < kWidth; ++e) {
-            xhat[e] *= rstd;
-            s[e] *= w[e];
-          }
-          input_gradient(xhat, s, rstd, mean, du);
-          if (with_residual) {
-            float carried[kWidth];
-            unpack(vres[held], carried);
-            FLA_UNROLL
-            for (int e = 0; e < kWidth; ++e) du[e] += carried[e];
-          }
-          if (a.dx.data) store_floats(static_cast<Y*>(a.dx.data.data) + to.dx + column, du);
-          if (a.dresidual.data) store_floats(static_cast<U*>(a.dresidual.data.data) + to.dresidual + column, du);
-          if (a.y.data) write_recomputed(a, xhat, w, to.y, column);
+          float u[kWidth], dy[kWidth], extra[kWidth], w[kWidth];
+          unpack(vu[i], u);
+          unpack(vdy[i], dy);
+          unpack(vthird[i], extra);
+          weight_of(i, column, w);
+          write_gradients<Form, U, Y>(a, statistic, mean, u, dy, extra, true, extra, !Form::kGated && with_third, w, to,
+                                      column);
         }
       }
-      rstd = next_rstd;
-    }
-    if constexpr (!kKeep) {
-      block_barrier();
-      refill(base + a.stages * step, stage);
+      statistic = next_statistic;
     }
     if (++stage == a.stages) {
       stage = 0;
@@ -184,31 +179,37 @@ FLA_KERNEL void FLA_BOUNDS(kKeep ? 512 : 1024, 1) ring_kernel(FLA_PARAMETERS Bac
   for (int i = 0; i < kVectors; ++i) {
     const int chunk = thread + i * threads;
     if (chunk < chunks) {
-      const int64_t at = static_cast<int64_t>(blockIdx.x) * a.partial_stride + chunk * kWidth;
-      store_partial(a.dweight_partials, at, dweight[i]);
-      if constexpr (kBias) store_partial(a.dbias_partials, at, dbias[i]);
+      const int64_t at = static_cast<int64_t>(blockIdx.x) * a.columns + chunk * kWidth;
+      if (Form::kSums > 0 && a.dweight_partials) store_floats(a.dweight_partials + at, dweight[i]);
+      if constexpr (Form::kSums > 1) {
+        if (a.dbias_partials) store_floats(a.dbias_partials + at, dbias[i]);
+      }
     }
   }
 }
 
-}  // namespace
-
 template <class U, class Y>
-Status rms_norm_backward_ring(BackwardArgs a, const BackwardPlan& plan, bool with_bias, Stream stream) {
+Status row_norm_backward_ring(BackwardArgs a, const BackwardPlan& plan, int sums, Stream stream) {
   a.stages = plan.stages;
   a.rows_per_stage = plan.rows_per_stage;
-  const int64_t row_bytes = static_cast<int64_t>(a.columns) * (sizeof(U) + sizeof(Y) + (a.dresidual_out.data ? sizeof(U) : 0));
-  const Launch shape{.grid = plan.parts,
+  const bool with_third = a.gate.data || a.dresidual_out.data;
+  const int64_t row_bytes = static_cast<int64_t>(a.columns) * (sizeof(U) + sizeof(Y) + (with_third ? sizeof(U) : 0));
+  const Launch shape{.grid = a.parts,
                      .block = plan.threads,
-                     .shared_bytes = static_cast<size_t>(row_bytes * plan.rows_per_stage * plan.stages) + sizeof(RingShared),
+                     .shared_bytes = static_cast<size_t>(row_bytes * plan.rows_per_stage * plan.stages) + sizeof(RingShared<2>),
                      .stream = stream};
-  if (plan.threads == 1024) return launch<&ring_kernel<U, Y, false, false>>(shape, a);
-  return with_bias ? launch<&ring_kernel<U, Y, true, true>>(shape, a) : launch<&ring_kernel<U, Y, true, false>>(shape, a);
+  auto go = [&](auto form) { return launch<&row_norm_backward_ring_kernel<U, Y, decltype(form)>>(shape, a); };
+  if constexpr (std::is_same_v<U, Y>) {
+    if (a.gate.data) {
+      if (a.centred) return go(BackwardForm<2, true, true>{});
+      return sums > 1 ? go(BackwardForm<2, false, true>{}) : go(BackwardForm<1, false, true>{});
+    }
+  }
+  if (a.centred) return go(BackwardForm<2, true, false>{});
+  return sums > 1   ? go(BackwardForm<2, false, false>{})
+         : sums > 0 ? go(BackwardForm<1, false, false>{})
+                    : go(BackwardForm<0, false, false>{});
 }
 
-template Status rms_norm_backward_ring<float, float>(BackwardArgs, const BackwardPlan&, bool, Stream);
-template Status rms_norm_backward_ring<f16, f16>(BackwardArgs, const BackwardPlan&, bool, Stream);
-template Status rms_norm_backward_ring<bf16, bf16>(BackwardArgs, const BackwardPlan&, bool, Stream);
-template Status rms_norm_backward_ring<float, bf16>(BackwardArgs, const BackwardPlan&, bool, Stream);
-
 }  // namespace fla::detail
+

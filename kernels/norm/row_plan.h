@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <numeric>
 
 namespace fla::detail {
 
@@ -26,8 +27,9 @@ constexpr int log2_above(int64_t n) {
   return log2;
 }
 
-// Forward: one row per unit, read once. `vectors` counts the row in 16-byte vectors of x.
-constexpr RowPlan plan_row_forward(int64_t vectors, bool has_residual) {
+// Forward: one row per unit, read once. `vectors` counts the row in 16-byte vectors of x; `joined`: a second stream joins x
+// before the statistic.
+constexpr RowPlan plan_row_forward(int64_t vectors, bool joined) {
   RowPlan plan;
   if (vectors <= 64) {
     plan.unit = RowUnit::lanes;
@@ -48,20 +50,29 @@ constexpr RowPlan plan_row_forward(int64_t vectors, bool has_residual) {
   // Beyond 32 KB the row's end waits in shared memory, up to 96 KB of it with a second block on the multiprocessor;
   // no cluster is needed (clusters measured 10-40 % slower).
   plan.shared_vectors = vectors - plan.vectors * 512;
-  if (has_residual || plan.shared_vectors * 16 > kSharedPerMultiprocessor - 1024) plan = {.threads = 512};
+  if (joined || plan.shared_vectors * 16 > kSharedPerMultiprocessor - 1024) plan = {.threads = 512};
   return plan;
 }
 
-// Backward: persistent blocks that keep column sums; `chunks` counts the row in pieces of 16 bytes of the widest
-// stream, `stage_bytes` is one row of every stream that is read.
+// Backward: persistent blocks that keep column sums.
+struct BackwardShape {
+  int64_t rows = 0;
+  int64_t chunks = 0;            // of a row: pieces of 16 bytes of its widest stream
+  int64_t row_bytes = 0;         // of one row of every stream that is read
+  int64_t parameter_groups = 1;  // row r has parameters r % parameter_groups
+  bool bulk = false;             // rows are evenly spaced and may be fetched by bulk copies
+  bool centred = false, gated = false;
+};
+
 struct BackwardPlan {
   RowUnit unit = RowUnit::streamed;
   int threads = 128;
   int lanes_log2 = 5;
-  int vectors = 2;        // chunks per thread
+  int vectors = 2;            // chunks per thread
   int rows_per_stage = 1;
-  int stages = 0;         // of the shared-memory ring, unit block
-  int64_t parts = 1;      // blocks, and rows of partial sums: fixed by the shape alone
+  int stages = 0;             // of the shared-memory ring, unit block
+  int64_t parts = 1;          // that share the rows: fixed by the shape alone
+  int64_t sums_per_part = 1;  // rows of partial sums that one stores
   bool operator==(const BackwardPlan&) const = default;
 };
 
@@ -73,36 +84,55 @@ constexpr int64_t parts_for(int64_t rows, int64_t rows_per_step, int64_t residen
   return parts < 1 ? 1 : parts < steps ? parts : (steps > 0 ? steps : 1);
 }
 
-constexpr BackwardPlan plan_row_backward(int64_t rows, int64_t chunks, int64_t stage_bytes, bool bulk) {
+// The nearest multiple that is not above `parts`, or one.
+constexpr int64_t in_multiples(int64_t parts, int64_t multiple) {
+  return parts < multiple ? multiple : parts - parts % multiple;
+}
+
+// Two kernels: one block per row, and blocks of eight warps by 256 columns of all groups for the column sums, six of them
+// for each of an H200's 132 multiprocessors.
+constexpr BackwardPlan streamed_row_backward(int64_t rows_of_group, int64_t all_columns) {
+  const int64_t column_blocks = all_columns > 256 ? (all_columns + 255) / 256 : 1, wanted = (792 + column_blocks - 1) / column_blocks;
+  const int64_t useful = (rows_of_group + 63) / 64;
+  BackwardPlan plan;
+  plan.parts = wanted < useful ? wanted : useful < 1 ? 1 : useful;
+  return plan;
+}
+
+constexpr BackwardPlan plan_row_backward(const BackwardShape& shape) {
   BackwardPlan plan;
   // Two blocks on each of an H200's 132 multiprocessors. Elsewhere the grid just runs in other waves: the count is part
   // of the result's definition.
   constexpr int64_t kResident = 264;
-  if (chunks <= 128) {
+  const int64_t chunks = shape.chunks, groups = shape.parameter_groups;
+  const bool plain = !shape.centred && !shape.gated;
+  if (chunks <= (shape.gated ? 64 : 128)) {
     plan.unit = RowUnit::lanes;
     plan.threads = 256;
-    plan.vectors = chunks <= 64 ? 2 : 4;
+    // More state leaves registers for fewer chunks of the row.
+    plan.vectors = !plain && chunks <= 32 ? 1 : chunks <= 64 ? 2 : 4;
     plan.lanes_log2 = log2_above((chunks + plan.vectors - 1) / plan.vectors);
-    plan.parts = parts_for(rows, plan.threads >> plan.lanes_log2, plan.vectors == 2 ? kResident : kResident / 2);
+    const int64_t slots = plan.threads >> plan.lanes_log2;
+    const int64_t resident = plan.vectors == 1 || (plain && plan.vectors == 2) ? kResident : kResident / 2;
+    plan.parts = in_multiples(parts_for(shape.rows, slots, resident), groups / std::gcd(groups, slots));
+    plan.sums_per_part = slots % groups == 0 ? groups : slots;
     return plan;
   }
-  if (!bulk || chunks > 2048) {
-    plan.threads = 256;
-    plan.parts = parts_for(rows, 1, kResident);
-    return plan;
-  }
+  const BackwardPlan streamed = streamed_row_backward(shape.rows / groups, chunks * 8 * groups);
+  if (!shape.bulk || chunks > 1024) return streamed;
   plan.unit = RowUnit::block;
-  plan.threads = chunks <= 256 ? 128 : chunks <= 512 ? 256 : chunks <= 1024 ? 512 : 1024;
-  // Bulk copies under 8 KB are limited by how fast they can be issued: fetch rows in pairs.
-  plan.rows_per_stage = chunks <= 256 ? 2 : 1;
+  plan.threads = chunks <= 256 ? 128 : chunks <= 512 ? 256 : 512;
+  // Bulk copies under 8 KB are limited by how fast they can be issued: fetch several rows at once, unless a block must
+  // keep to the rows of one group.
+  plan.rows_per_stage = groups > 1 || chunks > 256 ? 1 : chunks > 128 ? 2 : 4;
   // Blocks on a multiprocessor at once: what 16 warps of 128 registers allow.
-  int64_t blocks = plan.threads >= 512 ? 1 : 512 / plan.threads;
-  const int64_t stage = stage_bytes * plan.rows_per_stage;
+  int64_t blocks = 512 / plan.threads;
+  const int64_t stage = shape.row_bytes * plan.rows_per_stage;
   while (blocks > 1 && (kSharedPerMultiprocessor / blocks - 2048) / stage < 2) blocks /= 2;
   const int64_t room = (kSharedPerMultiprocessor / blocks - 2048) / stage;
-  if (room < 2) return {.threads = 256, .parts = parts_for(rows, 1, kResident)};
+  if (room < 2) return streamed;
   plan.stages = static_cast<int>(room < 6 ? room : 6);
-  plan.parts = parts_for(rows, plan.rows_per_stage, blocks * kResident / 2);
+  plan.parts = in_multiples(parts_for(shape.rows, plan.rows_per_stage, blocks * kResident / 2), groups);
   return plan;
 }
 
