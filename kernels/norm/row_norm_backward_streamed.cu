@@ -26,7 +26,7 @@ struct Elements {
 template <int kWidth>
 FLA_KERNEL void FLA_BOUNDS(kThreads, 3) row_norm_backward_rows_kernel(FLA_PARAMETERS BackwardArgs a) {
   auto* slots = shared_memory<BlockSlots<2>>();
-  const int first = static_cast<int>(threadIdx.x) * kWidth, step = kThreads * kWidth;
+  const int first = static_cast<int>(threadIdx.x) * kWidth, step = static_cast<int>(blockDim.x) * kWidth;
   const int64_t row = blockIdx.x;
   const auto group = static_cast<uint32_t>(a.parameter_groups == 1 ? 0 : row % a.parameter_groups);
   const int64_t u_at = a.grid.offset(row, a.u), dy_at = a.grid.offset(row, a.dy), gate_at = a.grid.offset(row, a.gate);
@@ -129,7 +129,11 @@ Status row_norm_backward_columns(BackwardArgs a, bool vectors_of_8, Stream strea
 }
 
 Status row_norm_backward_rows(const BackwardArgs& a, bool vectors_of_8, Stream stream) {
-  const Launch shape{.grid = a.grid.rows, .block = kThreads, .shared_bytes = sizeof(BlockSlots<2>), .stream = stream};
+  const int64_t vectors = divide_up(a.columns, vectors_of_8 ? 8 : 1);
+  const Launch shape{.grid = a.grid.rows,
+                     .block = threads_for_row(vectors, kThreads),
+                     .shared_bytes = sizeof(BlockSlots<2>),
+                     .stream = stream};
   return vectors_of_8 ? launch<&row_norm_backward_rows_kernel<8>>(shape, a)
                       : launch<&row_norm_backward_rows_kernel<1>>(shape, a);
 }

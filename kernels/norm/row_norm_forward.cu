@@ -66,7 +66,7 @@ FLA_KERNEL void FLA_BOUNDS(512, 2) row_norm_forward_streamed(FLA_PARAMETERS Forw
 
 Status launch_streamed(const ForwardArgs& a, bool aligned, Stream stream) {
   const Launch shape{.grid = a.grid.rows,
-                     .block = a.columns > 2048 ? 512 : 128,
+                     .block = threads_for_row(divide_up(a.columns, aligned ? 8 : 1), 512),
                      .shared_bytes = sizeof(BlockShared),
                      .stream = stream};
   if (aligned) return launch<&row_norm_forward_streamed<8>>(shape, a);

@@ -21,6 +21,13 @@ struct RowPlan {
   bool operator==(const RowPlan&) const = default;
 };
 
+// Threads of a block that walks over one row: a power of two, no more than its vectors.
+constexpr int threads_for_row(int64_t vectors, int most) {
+  int threads = 32;
+  while (threads < most && threads < vectors) threads *= 2;
+  return threads;
+}
+
 constexpr int log2_above(int64_t n) {
   int log2 = 0;
   while ((int64_t{1} << log2) < n) ++log2;
