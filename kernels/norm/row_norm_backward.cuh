@@ -86,16 +86,16 @@ FLA_DEVICE void load_row(const RowOperand& operand, int64_t at, float (&values)[
   else load_floats(static_cast<const T*>(operand.data.data) + at, values);
 }
 
-// The offsets of one row in every operand that is written, and of its parameters.
+// Where one row is written. Offsets are worked out at each store: held, they would cost ten registers.
 template <bool kFlat>
 struct RowOffsets {
-  int64_t dx, dgate, dresidual, y, bias;
-  FLA_DEVICE RowOffsets(const BackwardArgs& a, int64_t row, uint32_t group)
-      : dx(a.grid.offset<kFlat>(row, a.dx)),
-        dgate(a.grid.offset<kFlat>(row, a.dgate)),
-        dresidual(a.grid.offset<kFlat>(row, a.dresidual)),
-        y(a.grid.offset<kFlat>(row, a.y)),
-        bias(group * a.bias_stride) {}
+  int64_t row;
+  uint32_t group;
+  FLA_DEVICE RowOffsets(const BackwardArgs&, int64_t row, uint32_t group) : row(row), group(group) {}
+  FLA_DEVICE int64_t in(const BackwardArgs& a, const RowOperand& operand) const {
+    return a.grid.offset<kFlat>(row, operand);
+  }
+  FLA_DEVICE int64_t bias(const BackwardArgs& a) const { return group * a.bias_stride; }
 };
 
 // y of some elements of a row, as forward wrote it.
@@ -123,7 +123,7 @@ FLA_DEVICE void write_gradients(const BackwardArgs& a, const StoredStatistic& st
   gated = Form::kGated && gated;
   float b[kWidth], du[kWidth], dgate[kWidth];
   const bool with_bias = gated && a.bias;
-  if (with_bias) load_floats(a.bias, to.bias + column, b);
+  if (with_bias) load_floats(a.bias, to.bias(a) + column, b);
   // Element by element, so that few numbers are alive at once.
   FLA_UNROLL
   for (int e = 0; e < kWidth; ++e) {
@@ -141,10 +141,10 @@ FLA_DEVICE void write_gradients(const BackwardArgs& a, const StoredStatistic& st
     }
     du[e] = with_carried ? dv + carried[e] : dv;
   }
-  if (a.dx.data) store_row<Y>(a.dx, to.dx + column, du);
-  if (a.dresidual.data) store_row<U>(a.dresidual, to.dresidual + column, du);
-  if (gated && a.dgate.data) store_row<U>(a.dgate, to.dgate + column, dgate);
-  if (a.y.data) write_recomputed<Form>(a, stat, u, gate, gated, w, to.bias + column, to.y + column);
+  if (a.dx.data) store_row<Y>(a.dx, to.in(a, a.dx) + column, du);
+  if (a.dresidual.data) store_row<U>(a.dresidual, to.in(a, a.dresidual) + column, du);
+  if (gated && a.dgate.data) store_row<U>(a.dgate, to.in(a, a.dgate) + column, dgate);
+  if (a.y.data) write_recomputed<Form>(a, stat, u, gate, gated, w, to.bias(a) + column, to.in(a, a.y) + column);
 }
 
 // Plus the offset; one where there is no weight.
