@@ -26,6 +26,8 @@ struct BackwardArgs {
   int32_t columns = 0;
   int32_t lanes_log2 = 5;
   int32_t stages = 0, rows_per_stage = 1;
+  int32_t cluster = 1;                                // blocks that share a row, `slice` columns each
+  int32_t slice = 0;
   float share = 0;                                    // of the row's sums in du: 1 / columns, or 1 for an l2 norm
   float weight_offset = 0;
   bool normalised = false;                            // u is xhat itself

@@ -1,5 +1,5 @@
-// Row norms, backward, evenly spaced rows of 2 KB to 16 KB: persistent blocks, a ring of rows in shared memory filled by
-// bulk copies.
+// Row norms, backward, evenly spaced rows of 2 KB and more: persistent blocks, a ring of rows in shared memory filled by
+// bulk copies. Rows beyond 16 KB are split over a cluster of blocks, which tell each other their sums.
 //
 // 3 streams (u, dy read, dx written; 4 with the residual gradient, 5 with a gate) and one barrier per row. Registers cannot hold
 // enough loads in flight: prefetching the next row into them tops out 14 % lower than the ring, which keeps 64 KB and
@@ -15,18 +15,19 @@ inline constexpr int kMaxStages = 8;
 template <int kValues>
 struct RingShared {
   BlockSlots<kValues> slots[2];
+  float of_block[2][kValues][8];  // what the blocks of a cluster found
   TransactionBarrier u[kMaxStages], dy[kMaxStages], third[kMaxStages];
 };
 
 // Rows of one operand into one stage of the ring. A row of the stage is copied by itself unless rows are adjacent.
 FLA_DEVICE void fetch(const BackwardArgs& a, const RowOperand& operand, int element_bytes, int64_t first_row,
-                      unsigned char* stage, TransactionBarrier* barrier) {
+                      int first_column, int columns, unsigned char* stage, TransactionBarrier* barrier) {
   const int64_t left = a.grid.rows - first_row;
   const int rows = left < a.rows_per_stage ? static_cast<int>(left) : a.rows_per_stage;
-  const uint32_t row_bytes = static_cast<uint32_t>(a.columns) * static_cast<uint32_t>(element_bytes);
-  const auto* base = static_cast<const unsigned char*>(operand.data.data);
+  const uint32_t row_bytes = static_cast<uint32_t>(columns) * static_cast<uint32_t>(element_bytes);
+  const auto* base = static_cast<const unsigned char*>(operand.data.data) + static_cast<int64_t>(first_column) * element_bytes;
   barrier_expect(barrier, row_bytes * static_cast<uint32_t>(rows));
-  if (operand.stride_m == a.columns) {
+  if (operand.stride_m == columns) {
     bulk_load(stage, base + a.grid.offset<true>(first_row, operand) * element_bytes, row_bytes * static_cast<uint32_t>(rows),
               barrier);
   } else {
@@ -43,12 +44,15 @@ FLA_KERNEL void FLA_BOUNDS(512, 1) row_norm_backward_ring_kernel(FLA_PARAMETERS 
   constexpr int kWidth = 16 / (sizeof(U) > sizeof(Y) ? sizeof(U) : sizeof(Y));
   constexpr int kVectors = 2;
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  const int chunks = a.columns / kWidth;
+  // This block's columns of the row.
+  const int rank = a.cluster > 1 ? cluster_rank() : 0, first_column = rank * a.slice;
+  const int columns = a.columns - first_column < a.slice ? a.columns - first_column : a.slice, chunks = columns / kWidth;
+  const int64_t block = a.cluster > 1 ? blockIdx.x / static_cast<uint32_t>(a.cluster) : blockIdx.x;
   // The gate, or the gradient of residual_out: never both (row_norm_backward.cu).
   const RowOperand& third = Form::kGated ? a.gate : a.dresidual_out;
   const bool with_third = Form::kGated || third.data.data != nullptr;
-  const int64_t u_bytes = static_cast<int64_t>(a.columns) * sizeof(U) * a.rows_per_stage;
-  const int64_t dy_bytes = static_cast<int64_t>(a.columns) * sizeof(Y) * a.rows_per_stage;
+  const int64_t u_bytes = static_cast<int64_t>(a.slice) * sizeof(U) * a.rows_per_stage;
+  const int64_t dy_bytes = static_cast<int64_t>(a.slice) * sizeof(Y) * a.rows_per_stage;
   const int64_t stage_bytes = u_bytes + dy_bytes + (with_third ? u_bytes : 0);
   auto* ring = shared_memory<unsigned char>();
   auto* shared = reinterpret_cast<RingShared<RowMeans<Form>::kValues>*>(ring + stage_bytes * a.stages);
@@ -60,25 +64,27 @@ FLA_KERNEL void FLA_BOUNDS(512, 1) row_norm_backward_ring_kernel(FLA_PARAMETERS 
       barrier_init(&shared->third[s]);
     }
   }
-  block_barrier();
+  // No block may store to one that has not begun.
+  if (a.cluster > 1) cluster_barrier();
+  else block_barrier();
   // Three warps issue one operand each: a single thread cannot issue copies fast enough for short rows.
   auto refill = [&](int64_t row, int stage) {
     if (row >= a.grid.rows) return;
     unsigned char* at = ring + stage * stage_bytes;
-    if (thread == 0) fetch(a, a.u, sizeof(U), row, at, &shared->u[stage]);
-    if (thread == 32) fetch(a, a.dy, sizeof(Y), row, at + u_bytes, &shared->dy[stage]);
+    if (thread == 0) fetch(a, a.u, sizeof(U), row, first_column, columns, at, &shared->u[stage]);
+    if (thread == 32) fetch(a, a.dy, sizeof(Y), row, first_column, columns, at + u_bytes, &shared->dy[stage]);
     if (thread == 64 && with_third)
-      fetch(a, third, sizeof(U), row, at + u_bytes + dy_bytes, &shared->third[stage]);
+      fetch(a, third, sizeof(U), row, first_column, columns, at + u_bytes + dy_bytes, &shared->third[stage]);
   };
-  const int64_t step = a.parts * a.rows_per_stage, first = static_cast<int64_t>(blockIdx.x) * a.rows_per_stage;
+  const int64_t step = a.parts * a.rows_per_stage, first = block * a.rows_per_stage;
   // With parameters per group, a.parts is a multiple of their number and a block meets one group's rows only.
-  const uint32_t group = a.parameter_groups == 1 ? 0 : blockIdx.x % static_cast<uint32_t>(a.parameter_groups);
+  const uint32_t group = a.parameter_groups == 1 ? 0 : static_cast<uint32_t>(block % a.parameter_groups);
   FLA_NO_UNROLL
   for (int s = 0; s < a.stages; ++s) refill(first + s * step, s);
 
   // A gate and two column sums leave no registers for the weights.
   constexpr bool kKeepWeight = Form::kSums > 0 && !(Form::kGated && Form::kSums > 1);
-  const int64_t weight_base = group * a.weight_stride;
+  const int64_t weight_base = group * a.weight_stride + first_column;
   float weight[kKeepWeight ? kVectors : 1][kWidth];
   if constexpr (kKeepWeight) {
     FLA_UNROLL
@@ -116,9 +122,9 @@ FLA_KERNEL void FLA_BOUNDS(512, 1) row_norm_backward_ring_kernel(FLA_PARAMETERS 
       const int64_t row = base + r;
       const StoredStatistic next_statistic = load_ahead(r + 1 < rows ? row + 1 : base + step);
       const unsigned char* at = ring + stage * stage_bytes;
-      const U* su = reinterpret_cast<const U*>(at) + r * a.columns;
-      const Y* sdy = reinterpret_cast<const Y*>(at + u_bytes) + r * a.columns;
-      const U* sthird = reinterpret_cast<const U*>(at + u_bytes + dy_bytes) + r * a.columns;
+      const U* su = reinterpret_cast<const U*>(at) + r * columns;
+      const Y* sdy = reinterpret_cast<const Y*>(at + u_bytes) + r * columns;
+      const U* sthird = reinterpret_cast<const U*>(at + u_bytes + dy_bytes) + r * columns;
       Vector<U, kWidth> vu[kVectors], vthird[kVectors];
       Vector<Y, kWidth> vdy[kVectors];
       float means[2] = {}, means_of_s[2] = {};
@@ -150,6 +156,19 @@ FLA_KERNEL void FLA_BOUNDS(512, 1) row_norm_backward_ring_kernel(FLA_PARAMETERS 
       mean.value[0] = means[0] + means[1];
       if constexpr (Form::kCentred) mean.value[1] = means_of_s[0] + means_of_s[1];
       block_sum(mean.value, shared->slots[slot]);
+      if (a.cluster > 1) {
+        // One row ahead at most, nobody overwrites what another still reads.
+        auto& of_block = shared->of_block[slot];
+        FLA_UNROLL
+        for (int v = 0; v < RowMeans<Form>::kValues; ++v)
+          if (thread < a.cluster) cluster_store(&of_block[v][rank], thread, mean.value[v]);
+        cluster_barrier();
+        FLA_UNROLL
+        for (int v = 0; v < RowMeans<Form>::kValues; ++v) {
+          mean.value[v] = of_block[v][0];
+          for (int b = 1; b < a.cluster; ++b) mean.value[v] += of_block[v][b];
+        }
+      }
       FLA_UNROLL
       for (float& m : mean.value) m *= a.share;
       slot ^= 1;
@@ -165,7 +184,7 @@ FLA_KERNEL void FLA_BOUNDS(512, 1) row_norm_backward_ring_kernel(FLA_PARAMETERS 
           unpack(vthird[i], extra);
           weight_of(i, column, w);
           write_gradients<Form, U, Y>(a, statistic, mean, u, dy, extra, true, extra, !Form::kGated && with_third, w, to,
-                                      column);
+                                      first_column + column);
         }
       }
       statistic = next_statistic;
@@ -179,7 +198,7 @@ FLA_KERNEL void FLA_BOUNDS(512, 1) row_norm_backward_ring_kernel(FLA_PARAMETERS 
   for (int i = 0; i < kVectors; ++i) {
     const int chunk = thread + i * threads;
     if (chunk < chunks) {
-      const int64_t at = static_cast<int64_t>(blockIdx.x) * a.columns + chunk * kWidth;
+      const int64_t at = block * a.columns + first_column + chunk * kWidth;
       if (Form::kSums > 0 && a.dweight_partials) store_floats(a.dweight_partials + at, dweight[i]);
       if constexpr (Form::kSums > 1) {
         if (a.dbias_partials) store_floats(a.dbias_partials + at, dbias[i]);
@@ -193,9 +212,12 @@ Status row_norm_backward_ring(BackwardArgs a, const BackwardPlan& plan, int sums
   a.stages = plan.stages;
   a.rows_per_stage = plan.rows_per_stage;
   const bool with_third = a.gate.data || a.dresidual_out.data;
-  const int64_t row_bytes = static_cast<int64_t>(a.columns) * (sizeof(U) + sizeof(Y) + (with_third ? sizeof(U) : 0));
-  const Launch shape{.grid = a.parts,
+  a.cluster = plan.cluster;
+  a.slice = static_cast<int32_t>(plan.slice_chunks * 16 / static_cast<int64_t>(sizeof(U) > sizeof(Y) ? sizeof(U) : sizeof(Y)));
+  const int64_t row_bytes = static_cast<int64_t>(a.slice) * (sizeof(U) + sizeof(Y) + (with_third ? sizeof(U) : 0));
+  const Launch shape{.grid = a.parts * plan.cluster,
                      .block = plan.threads,
+                     .cluster = plan.cluster,
                      .shared_bytes = static_cast<size_t>(row_bytes * plan.rows_per_stage * plan.stages) + sizeof(RingShared<2>),
                      .stream = stream};
   auto go = [&](auto form) { return launch<&row_norm_backward_ring_kernel<U, Y, decltype(form)>>(shape, a); };

@@ -78,6 +78,8 @@ struct BackwardPlan {
   int vectors = 2;            // chunks per thread
   int rows_per_stage = 1;
   int stages = 0;             // of the shared-memory ring, unit block
+  int cluster = 1;            // blocks that share a row
+  int64_t slice_chunks = 0;   // of each
   int64_t parts = 1;          // that share the rows: fixed by the shape alone
   int64_t sums_per_part = 1;  // rows of partial sums that one stores
   bool operator==(const BackwardPlan&) const = default;
@@ -126,20 +128,27 @@ constexpr BackwardPlan plan_row_backward(const BackwardShape& shape) {
     return plan;
   }
   const BackwardPlan streamed = streamed_row_backward(shape.rows / groups, chunks * 8 * groups);
-  if (!shape.bulk || chunks > 1024) return streamed;
+  // A block has registers for the column sums of 1024 chunks: longer rows are split over a cluster.
+  while (plan.cluster < 8 && chunks > 1024 * plan.cluster) plan.cluster *= 2;
+  // Even, so that a slice starts at 16 bytes in a stream of half the width too.
+  const int64_t slice = plan.cluster == 1 ? chunks : (chunks + 2 * plan.cluster - 1) / (2 * plan.cluster) * 2;
+  if (!shape.bulk || slice > 1024) return streamed;
   plan.unit = RowUnit::block;
-  plan.threads = chunks <= 256 ? 128 : chunks <= 512 ? 256 : 512;
+  plan.slice_chunks = slice;
+  plan.threads = slice <= 256 ? 128 : slice <= 512 ? 256 : 512;
   // Bulk copies under 8 KB are limited by how fast they can be issued: fetch several rows at once, unless a block must
   // keep to the rows of one group.
-  plan.rows_per_stage = groups > 1 || chunks > 256 ? 1 : chunks > 128 ? 2 : 4;
+  plan.rows_per_stage = groups > 1 || slice > 256 ? 1 : slice > 128 ? 2 : 4;
   // Blocks on a multiprocessor at once: what 16 warps of 128 registers allow.
   int64_t blocks = 512 / plan.threads;
-  const int64_t stage = shape.row_bytes * plan.rows_per_stage;
+  const int64_t stage = shape.row_bytes / chunks * slice * plan.rows_per_stage;
   while (blocks > 1 && (kSharedPerMultiprocessor / blocks - 2048) / stage < 2) blocks /= 2;
   const int64_t room = (kSharedPerMultiprocessor / blocks - 2048) / stage;
   if (room < 2) return streamed;
   plan.stages = static_cast<int>(room < 6 ? room : 6);
-  plan.parts = in_multiples(parts_for(shape.rows, plan.rows_per_stage, blocks * kResident / 2), groups);
+  // Clusters live within a group of 16 or 18 multiprocessors: 66, 32 and 16 fit.
+  const int64_t resident = plan.cluster == 1 ? kResident / 2 : plan.cluster == 2 ? 66 : 128 / plan.cluster;
+  plan.parts = in_multiples(parts_for(shape.rows, plan.rows_per_stage, blocks * resident), groups);
   return plan;
 }
 

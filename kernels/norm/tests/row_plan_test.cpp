@@ -26,7 +26,7 @@ BackwardShape shape_of(int64_t rows, int64_t chunks, int64_t streams = 2) {
 }
 
 TEST(RowPlan, ARowsBitsDoNotDependOnHowManyRowsThereAre) {
-  for (int64_t chunks : {1, 8, 64, 128, 256, 512, 1024, 2048}) {
+  for (int64_t chunks : {1, 8, 64, 128, 256, 512, 1024, 2048, 8192}) {
     const BackwardPlan one = plan_row_backward(shape_of(1, chunks));
     for (int64_t rows : {2, 100, 16384, 1 << 20}) {
       BackwardPlan many = plan_row_backward(shape_of(rows, chunks));
@@ -37,15 +37,17 @@ TEST(RowPlan, ARowsBitsDoNotDependOnHowManyRowsThereAre) {
 }
 
 TEST(RowPlan, TheRingFitsAMultiprocessorAndKeepsTwoStages) {
-  for (int64_t chunks = 65; chunks <= 2048; ++chunks) {
+  for (int64_t chunks = 65; chunks <= 8192; chunks += chunks < 2048 ? 1 : 13) {
     for (int64_t streams : {2, 3}) {
       BackwardShape shape = shape_of(100000, chunks, streams);
       shape.gated = streams == 3;
       const BackwardPlan plan = plan_row_backward(shape);
       if (plan.unit != RowUnit::block) continue;
       EXPECT_GE(plan.stages, 2);
-      EXPECT_LE(plan.stages * plan.rows_per_stage * shape.row_bytes, kSharedPerMultiprocessor);
-      EXPECT_GE(int64_t{plan.threads} * plan.vectors, chunks);
+      EXPECT_LE(plan.stages * plan.rows_per_stage * plan.slice_chunks * 16 * streams, kSharedPerMultiprocessor);
+      EXPECT_GE(int64_t{plan.threads} * plan.vectors, plan.slice_chunks);
+      EXPECT_GE(plan.slice_chunks * plan.cluster, chunks);
+      EXPECT_LT(plan.slice_chunks * (plan.cluster - 1), chunks);
     }
   }
 }
