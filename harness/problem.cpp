@@ -65,6 +65,7 @@ class Shaper {
     problem_.args = direction_.defaults;
     problem_.signature = direction_.signature(problem_.args.get());
     set_attributes(case_, problem_.signature, problem_.args);
+    problem_.signature = direction_.signature(problem_.args.get());  // attributes may decide which tensors there are
     decide_presence();
     decide_dtypes();
     decide_dims();

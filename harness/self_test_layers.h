@@ -46,6 +46,7 @@ struct SemanticFault {
   std::vector<std::string> dtypes = {"f32", "bf16"};
 };
 void add_norm_faults(std::vector<SemanticFault>&);
+void add_norm_family_faults(std::vector<SemanticFault>&);
 void add_activation_faults(std::vector<SemanticFault>&);
 void add_loss_faults(std::vector<SemanticFault>&);
 void add_conv_faults(std::vector<SemanticFault>&);

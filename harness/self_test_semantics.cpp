@@ -15,6 +15,7 @@ std::string with_dtype(std::string text, const std::string& dtype) {
 std::vector<SemanticFault> semantic_faults() {
   std::vector<SemanticFault> all;
   add_norm_faults(all);
+  add_norm_family_faults(all);
   add_activation_faults(all);
   add_loss_faults(all);
   add_conv_faults(all);

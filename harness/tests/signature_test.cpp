@@ -28,11 +28,12 @@ TEST(Signature, KeepsTheOrderAndTheRolesOfTheDescription) {
 TEST(Signature, RulesThatPointAtTensorsNameThem) {
   RmsNormForward forward;
   const Signature f = signature_of(forward);
-  EXPECT_EQ(f.field("y")->like, "x");
+  EXPECT_EQ(f.field("y")->like, "");
   EXPECT_EQ(f.field("y")->alias, "x");
   EXPECT_EQ(f.field("x")->like, "");
   RmsNormBackward backward;
   EXPECT_EQ(signature_of(backward).field("dweight")->with, "weight");
+  EXPECT_EQ(signature_of(backward).field("y")->like, "dy");
   EXPECT_EQ(signature_of(backward).field("dx")->alias, "dy");
   EXPECT_EQ(signature_of(backward).field("dx")->like, "");
   EXPECT_EQ(f.field("nothing"), nullptr);
@@ -42,6 +43,9 @@ TEST(Signature, DependsOnAttributesAndOnPresence) {
   RmsNormForward args;
   EXPECT_EQ(signature_of(args).field("weight")->dims.size(), 1u);
   EXPECT_EQ(signature_of(args).field("residual_out")->presence, Presence::optional);
+  EXPECT_EQ(signature_of(args).field("mean"), nullptr);
+  args.kind = NormKind::layer;
+  EXPECT_NE(signature_of(args).field("mean"), nullptr);
   args.weight_per_group = true;
   args.residual.rank = 3;
   EXPECT_EQ(signature_of(args).field("weight")->dims.size(), 2u);
@@ -71,6 +75,7 @@ TEST(Signature, AttributesPrintTheirDefaultsAsCasesDo) {
   RmsNormForward norm;
   EXPECT_EQ(signature_of(norm).attributes[0].fallback, "1e-05");
   EXPECT_EQ(signature_of(norm).attributes[1].fallback, "0");
+  EXPECT_EQ(signature_of(norm).attributes[2].fallback, "rms");
 }
 
 TEST(Signature, OffsetsFindTheTensorsAgain) {

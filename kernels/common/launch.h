@@ -22,6 +22,7 @@ struct Launch {
   int grid_y = 1;    // small and fixed by the operator
   int block = 128;   // threads along x
   int block_y = 1;
+  int cluster = 1;   // neighbouring blocks that run together; divides the grid, at most 8; sm_90
   size_t shared_bytes = 0;
   Stream stream = nullptr;
   bool dependent = false;  // programmatic dependent launch: the kernel itself calls wait_for_predecessor()
@@ -76,12 +77,18 @@ Status launch(const Launch& shape, const A&... args) {
   config.blockDim = dim3(static_cast<unsigned>(shape.block), static_cast<unsigned>(shape.block_y));
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = shape.stream;
-  cudaLaunchAttribute attribute = {};
+  cudaLaunchAttribute attributes[2] = {};
+  config.attrs = attributes;
   if (shape.dependent) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
+  }
+  if (shape.cluster > 1) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = static_cast<unsigned>(shape.cluster);
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
   }
   return cuda_status(cudaLaunchKernelEx(&config, kKernel, args...), "launch");
 }
@@ -94,7 +101,7 @@ Status launch(const Launch& shape, const A&... args) {
   if (shape.grid < 1 || shape.grid > 0x7fffffff) return launch_shape_error("grid", shape.grid);
   if (shape.shared_bytes > kSharedLimit)
     return launch_shape_error("shared memory", static_cast<int64_t>(shape.shared_bytes));
-  return emulator::launch<kKernel>({shape.grid, shape.grid_y, shape.block, shape.block_y, shape.shared_bytes},
+  return emulator::launch<kKernel>({shape.grid, shape.grid_y, shape.block, shape.block_y, shape.shared_bytes, shape.cluster},
                                    [&] { kKernel(args...); });
 }
 

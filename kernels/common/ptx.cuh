@@ -104,6 +104,31 @@ FLA_DEVICE void release_dependents() {
 #endif
 }
 
+// Clusters (sm_90): neighbouring blocks that run together (Launch::cluster) and reach each other's shared memory. On
+// architectures before that nothing may launch one.
+FLA_DEVICE int cluster_rank() {
+  uint32_t rank = 0;
+#if __CUDA_ARCH__ >= 900
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+#endif
+  return static_cast<int>(rank);
+}
+// Every thread of every block; what was stored before it, in any block's shared memory, is seen after it.
+FLA_DEVICE void cluster_barrier() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+#endif
+}
+// Stores to where `own` lies, in the shared memory of the block of that rank.
+FLA_DEVICE void cluster_store(float* own, int rank, float value) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; st.shared::cluster.f32 [there], %2; }" ::"r"(
+                   shared_address(own)),
+               "r"(rank), "f"(value)
+               : "memory");
+#endif
+}
+
 FLA_DEVICE void atomic_add(int64_t* address, int64_t value) {
   atomicAdd(reinterpret_cast<unsigned long long*>(address), static_cast<unsigned long long>(value));
 }
@@ -130,6 +155,9 @@ using emulator::barrier_init;
 using emulator::barrier_wait;
 using emulator::bulk_commit;
 using emulator::bulk_load;
+using emulator::cluster_barrier;
+using emulator::cluster_rank;
+using emulator::cluster_store;
 FLA_DEVICE void wait_for_predecessor() {}
 FLA_DEVICE void release_dependents() {}
 

@@ -28,6 +28,8 @@ const char* text_of(Stop stop) {
       return "at a warp collective";
     case Stop::transaction:
       return "at barrier_wait";
+    case Stop::cluster_barrier:
+      return "at cluster_barrier";
     case Stop::ended:
       return "ended";
     case Stop::none:
@@ -47,6 +49,11 @@ Machine& machine_of_kernel(CallSite site) {
 }
 
 void block_barrier(CallSite site) { machine_of_kernel(site).wait_for_block(site); }
+void cluster_barrier(CallSite site) { machine_of_kernel(site).wait_for_cluster(site); }
+int cluster_rank() { return machine_of_kernel({}).cluster_rank(); }
+void cluster_store(float* own, int rank, float value, CallSite site) {
+  machine_of_kernel(site).store_to_block(own, rank, value, site);
+}
 void warp_barrier(unsigned mask, CallSite site) {
   machine_of_kernel(site).meet(Collective::barrier, 0, 0, mask, site);
 }
@@ -69,6 +76,24 @@ void Machine::wait_for_block(CallSite site) {
   order_release(order);
   stop(Stop::block_barrier, site);
   order_acquire(order);
+}
+
+// Orders what every block of the cluster wrote before it.
+void Machine::wait_for_cluster(CallSite site) {
+  if (!cluster_) return wait_for_block(site);
+  char* order = &(*cluster_)[0]->cluster_order_;
+  order_release(order);
+  stop(Stop::cluster_barrier, site);
+  order_acquire(order);
+}
+
+// The same place in the shared memory of another block of the cluster.
+void Machine::store_to_block(float* own, int rank, float value, CallSite site) {
+  if (!arena_.contains(own, sizeof *own)) fail("cluster_store to an address outside shared memory", site);
+  const int count = cluster_ ? static_cast<int>(cluster_->size()) : 1;
+  if (rank < 0 || rank >= count) fail("cluster_store to block " + std::to_string(rank) + " of the cluster", site);
+  char* base = static_cast<char*>(cluster_ ? (*cluster_)[static_cast<size_t>(rank)]->arena_.begin() : arena_.begin());
+  *reinterpret_cast<float*>(base + arena_.offset(own)) = value;
 }
 
 // No thread can go on by itself: either the block is at its barrier, or it is stuck.

@@ -45,6 +45,8 @@ void check_limits(const LaunchRecord& launch) {
   check_limit(launch, "grid.y", launch.grid_y, 1, 65535);
   check_limit(launch, "block", launch.block, 1, kMostThreads);
   check_limit(launch, "block.y", launch.block_y, 1, kMostThreads);
+  check_limit(launch, "cluster", launch.cluster, 1, 8);
+  check_limit(launch, "blocks beyond whole clusters", launch.grid % launch.cluster, 0, 0);
   check_limit(launch, "threads per block", int64_t{launch.block} * launch.block_y, 1, kMostThreads);
   constexpr size_t kMost = std::numeric_limits<int64_t>::max();
   check_limit(launch, "shared memory", static_cast<int64_t>(std::min(launch.shared_bytes, kMost)), 0,
@@ -69,29 +71,35 @@ struct Order {
   }
 };
 
-void run_blocks(Machine& machine, const LaunchRecord& launch, const Settings& settings) {
+// Blocks, or clusters of them, in the order that the settings ask for; those chosen, where some are.
+template <class Run>
+void run_units(const LaunchRecord& launch, const Settings& settings, Run run) {
   const int64_t all = launch.grid * launch.grid_y;
   if (!settings.select_blocks) {
-    const Order order(all, settings);
-    for (int64_t i = 0; i < all; ++i) machine.run_block(order(i));
+    const Order order(all / launch.cluster, settings);
+    for (int64_t i = 0; i < all / launch.cluster; ++i) run(order(i));
     return;
   }
-  const std::vector<int64_t> chosen = settings.select_blocks(launch);
-  const Order order(static_cast<int64_t>(chosen.size()), settings);
-  for (size_t i = 0; i < chosen.size(); ++i) {
-    const int64_t block = chosen[static_cast<size_t>(order(static_cast<int64_t>(i)))];
-    if (block < 0 || block >= all)
-      throw std::out_of_range("select_blocks: no block " + std::to_string(block));
-    machine.run_block(block);
+  std::vector<int64_t> chosen = settings.select_blocks(launch);
+  for (int64_t& block : chosen) {
+    if (block < 0 || block >= all) throw std::out_of_range("select_blocks: no block " + std::to_string(block));
+    block /= launch.cluster;
   }
+  if (launch.cluster > 1) {
+    std::sort(chosen.begin(), chosen.end());
+    chosen.erase(std::unique(chosen.begin(), chosen.end()), chosen.end());
+  }
+  const Order order(static_cast<int64_t>(chosen.size()), settings);
+  for (size_t i = 0; i < chosen.size(); ++i) run(chosen[static_cast<size_t>(order(static_cast<int64_t>(i)))]);
 }
+
 
 }  // namespace
 
 void run_launch(const Shape& shape, const char* launcher, ThreadBody body) {
   if (running_machine) running_machine->fail("a kernel launches a kernel", {});
   const LaunchRecord launch{kernel_name(launcher), shape.grid,    shape.grid_y,
-                            shape.block,           shape.block_y, shape.shared_bytes};
+                            shape.block,           shape.block_y, shape.shared_bytes, shape.cluster};
   const Settings settings = note_launch(launch);
   if (const std::string action = fault_at("launch"); !action.empty()) {
     KernelFault::Place place;
@@ -99,9 +107,20 @@ void run_launch(const Shape& shape, const char* launcher, ThreadBody body) {
     throw KernelFault("injected: " + action, place);
   }
   check_limits(launch);
-  thread_local const auto machine = std::make_unique<Machine>();
-  machine->begin_launch(launch, body, settings);
-  run_blocks(*machine, launch, settings);
+  // One for every block that runs at the same time.
+  thread_local std::vector<std::unique_ptr<Machine>> machines;
+  const auto count = static_cast<size_t>(launch.cluster);
+  while (machines.size() < count) machines.push_back(std::make_unique<Machine>());
+  for (size_t i = 0; i < count; ++i) machines[i]->begin_launch(launch, body, settings);
+  if (count == 1) {
+    run_units(launch, settings, [&](int64_t block) { machines[0]->run_block(block); });
+    return;
+  }
+  std::vector<std::unique_ptr<Machine>> cluster;
+  for (size_t i = 0; i < count; ++i) cluster.push_back(std::move(machines[i]));
+  machines.clear();
+  run_units(launch, settings, [&](int64_t unit) { Machine::run_cluster(cluster, unit * launch.cluster); });
+  machines = std::move(cluster);
 }
 
 }  // namespace fla::detail::emulator

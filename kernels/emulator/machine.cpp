@@ -43,10 +43,19 @@ void Machine::begin_launch(const LaunchRecord& launch, ThreadBody body, const Se
   shared_arena = arena_.resize(launch.shared_bytes);
 }
 
-void Machine::run_block(int64_t block) {
+// Makes this machine's block the one that the kernel sees.
+void Machine::enter(int64_t block) {
+  block_ = block;
   blockIdx = {static_cast<unsigned>(block % launch_.grid), static_cast<unsigned>(block / launch_.grid), 0};
+  shared_arena = arena_.begin();
   running_machine = this;
+}
+
+void Machine::run_block(int64_t block) {
+  cluster_ = nullptr;
+  rank_ = 0;
   try {
+    enter(block);
     start_threads();
     run_threads();
     running_machine = nullptr;
@@ -56,8 +65,54 @@ void Machine::run_block(int64_t block) {
     drop_threads();
     throw;
   }
+  end_block();
+}
+
+void Machine::end_block() {
   order_acquire(&end_order_);
   check_block_end();
+}
+
+void Machine::run_cluster(const std::vector<std::unique_ptr<Machine>>& machines, int64_t first_block) {
+  const int count = static_cast<int>(machines.size());
+  try {
+    for (int r = 0; r < count; ++r) {
+      machines[static_cast<size_t>(r)]->cluster_ = &machines;
+      machines[static_cast<size_t>(r)]->rank_ = r;
+      machines[static_cast<size_t>(r)]->enter(first_block + r);
+      machines[static_cast<size_t>(r)]->start_threads();
+    }
+    for (int waiting = count; waiting > 0;) {
+      waiting = 0;
+      for (const auto& machine : machines) {
+        machine->enter(machine->block_);
+        machine->run_threads();
+        waiting += machine->waits_for_cluster();
+      }
+      for (const auto& machine : machines) {
+        if (waiting > 0 && waiting < count && machine->waits_for_cluster())
+          throw machine->fault("cluster_barrier is reached by a part of the cluster only", machine->lanes_[0].site,
+                               &machine->lanes_[0]);
+        if (waiting == count)
+          for (int i = 0; i < machine->threads_; ++i) machine->set_ready(machine->lanes_[i]);
+      }
+    }
+    running_machine = nullptr;
+  } catch (...) {
+    running_machine = nullptr;
+    for (const auto& machine : machines) {
+      order_acquire(&machine->end_order_);
+      machine->drop_threads();
+    }
+    throw;
+  }
+  for (const auto& machine : machines) machine->end_block();
+}
+
+bool Machine::waits_for_cluster() const {
+  for (int i = 0; i < threads_; ++i)
+    if (lanes_[i].stop != Stop::cluster_barrier) return false;
+  return true;
 }
 
 void Machine::start_threads() {
@@ -97,6 +152,7 @@ void Machine::run_threads() {
   while (ended_ < threads_) {
     const int next = next_thread();
     if (next < 0) {
+      if (waits_for_cluster()) return;
       release_block();
       continue;
     }

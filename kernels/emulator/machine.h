@@ -7,6 +7,7 @@
 #include <random>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "emulator/async_copies.h"
 #include "emulator/fiber.h"
@@ -19,7 +20,7 @@ namespace fla::detail::emulator {
 
 inline constexpr int kMostThreads = 1024, kLanes = 32, kMostWarps = kMostThreads / kLanes;
 
-enum class Stop : uint8_t { none, block_barrier, collective, transaction, ended };
+enum class Stop : uint8_t { none, block_barrier, collective, transaction, cluster_barrier, ended };
 enum class Collective : uint8_t { barrier, exchange, ballot };
 
 struct Lane {
@@ -52,12 +53,17 @@ class Machine {
 
   void begin_launch(const LaunchRecord& launch, ThreadBody body, const Settings& settings);
   void run_block(int64_t block);  // x + grid * y; throws KernelFault
+  // The blocks of one cluster, each on a machine of its own that has begun the launch.
+  static void run_cluster(const std::vector<std::unique_ptr<Machine>>& machines, int64_t first_block);
 
   // On the fiber of a thread:
   Lane& lane() { return *lane_; }
   Transactions& transactions() { return transactions_; }
   const SharedArena& arena() const { return arena_; }
   void wait_for_block(CallSite site);
+  void wait_for_cluster(CallSite site);
+  int cluster_rank() const { return rank_; }
+  void store_to_block(float* own, int rank, float value, CallSite site);
   uint64_t meet(Collective collective, uint64_t value, int source, unsigned mask, CallSite site);
   void wait_for_transaction(Transaction& t, CallSite site);
   void wake(Transaction& t);
@@ -66,8 +72,11 @@ class Machine {
 
  private:
   static void thread_main();
+  void enter(int64_t block);
   void start_threads();
-  void run_threads();
+  void run_threads();  // until all have ended, or all wait for the cluster
+  bool waits_for_cluster() const;
+  void end_block();
   int next_thread();
   void resume(Lane& lane);
   void stop(Stop why, CallSite site);
@@ -95,10 +104,15 @@ class Machine {
   Lane* lane_ = nullptr;
   std::exception_ptr exception_;  // what ended the kernel: a fault, or what it threw itself
 
+  // Of the cluster that runs: its machines by rank, and this one's place.
+  const std::vector<std::unique_ptr<Machine>>* cluster_ = nullptr;
+  int rank_ = 0;
+  int64_t block_ = 0;
+
   SharedArena arena_;
   Transactions transactions_{arena_};
   // Two objects in turn: a fast thread may reach the next barrier before a slow one has left this one.
-  char barrier_order_[2], end_order_ = 0;
+  char barrier_order_[2], end_order_ = 0, cluster_order_ = 0;
   unsigned barriers_ = 0;
 };
 

@@ -45,6 +45,7 @@ struct LaunchRecord {
   int64_t grid = 1;
   int grid_y = 1, block = 1, block_y = 1;
   size_t shared_bytes = 0;
+  int cluster = 1;
 };
 
 struct Settings {

@@ -20,6 +20,7 @@ class SharedArena {
   SharedArena& operator=(const SharedArena&) = delete;
 
   void* resize(size_t bytes);  // 128-byte aligned, until the next resize
+  void* begin() const { return begin_; }
   void poison();               // contents and edges
   bool contains(const void* begin, size_t bytes) const;
   size_t offset(const void* p) const { return static_cast<size_t>(static_cast<const char*>(p) - begin_); }

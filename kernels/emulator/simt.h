@@ -58,6 +58,7 @@ struct Shape {
   int64_t grid = 1;
   int grid_y = 1, block = 1, block_y = 1;
   size_t shared_bytes = 0;
+  int cluster = 1;
 };
 
 // The body of one thread, called once per thread of the launch.
@@ -78,6 +79,10 @@ Status launch(const Shape& shape, const Body& body) {
 
 void block_barrier(CallSite site = CallSite::current());
 void warp_barrier(unsigned mask = 0xffffffffu, CallSite site = CallSite::current());
+// Clusters: neighbouring blocks that run together and write each other's shared memory.
+void cluster_barrier(CallSite site = CallSite::current());
+int cluster_rank();
+void cluster_store(float* own, int rank, float value, CallSite site = CallSite::current());
 unsigned ballot(bool predicate, unsigned mask = 0xffffffffu, CallSite site = CallSite::current());
 
 // Gives each lane of the mask what lane `source` of the warp brought.

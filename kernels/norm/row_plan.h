@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <numeric>
 
 namespace fla::detail {
 
@@ -20,14 +21,22 @@ struct RowPlan {
   bool operator==(const RowPlan&) const = default;
 };
 
+// Threads of a block that walks over one row: a power of two, no more than its vectors.
+constexpr int threads_for_row(int64_t vectors, int most) {
+  int threads = 32;
+  while (threads < most && threads < vectors) threads *= 2;
+  return threads;
+}
+
 constexpr int log2_above(int64_t n) {
   int log2 = 0;
   while ((int64_t{1} << log2) < n) ++log2;
   return log2;
 }
 
-// Forward: one row per unit, read once. `vectors` counts the row in 16-byte vectors of x.
-constexpr RowPlan plan_row_forward(int64_t vectors, bool has_residual) {
+// Forward: one row per unit, read once. `vectors` counts the row in 16-byte vectors of x; `joined`: a second stream joins x
+// before the statistic.
+constexpr RowPlan plan_row_forward(int64_t vectors, bool joined) {
   RowPlan plan;
   if (vectors <= 64) {
     plan.unit = RowUnit::lanes;
@@ -48,18 +57,32 @@ constexpr RowPlan plan_row_forward(int64_t vectors, bool has_residual) {
   // Beyond 32 KB the row's end waits in shared memory, up to 96 KB of it with a second block on the multiprocessor;
   // no cluster is needed (clusters measured 10-40 % slower).
   plan.shared_vectors = vectors - plan.vectors * 512;
-  if (has_residual || plan.shared_vectors * 16 > kSharedPerMultiprocessor - 1024) plan = {.threads = 512};
+  if (joined || plan.shared_vectors * 16 > kSharedPerMultiprocessor - 1024) plan = {.threads = 512};
   return plan;
 }
 
-// Backward: persistent blocks that keep column sums; `chunks` counts the row in pieces of 16 bytes of the widest
-// stream, `stage_bytes` is one row of every stream that is read.
+// Backward: persistent blocks that keep column sums.
+struct BackwardShape {
+  int64_t rows = 0;
+  int64_t chunks = 0;            // of a row: pieces of 16 bytes of its widest stream
+  int64_t row_bytes = 0;         // of one row of every stream that is read
+  int64_t parameter_groups = 1;  // row r has parameters r % parameter_groups
+  bool bulk = false;             // rows are evenly spaced and may be fetched by bulk copies
+  bool centred = false, gated = false;
+  bool third = false;            // a gate or a residual gradient is read too
+  bool bias = false;             // there is one, and so perhaps a second column sum
+};
+
 struct BackwardPlan {
   RowUnit unit = RowUnit::streamed;
   int threads = 128;
   int lanes_log2 = 5;
-  int vectors = 2;        // chunks per thread
-  int64_t parts = 1;      // blocks, and rows of partial sums: fixed by the shape alone
+  int vectors = 2;            // chunks per thread
+  int stages = 0;             // of the shared-memory ring, unit block
+  int cluster = 1;            // blocks that share a row
+  int64_t slice_chunks = 0;   // of each
+  int64_t parts = 1;          // that share the rows: fixed by the shape alone
+  int64_t sums_per_part = 1;  // rows of partial sums that one stores
   bool operator==(const BackwardPlan&) const = default;
 };
 
@@ -72,30 +95,63 @@ constexpr int64_t parts_for(int64_t rows, int64_t rows_per_step, int64_t residen
   return parts < 1 ? 1 : parts;
 }
 
-// The most blocks of the ring kernel on a multiprocessor: what its registers allow.
-constexpr int ring_blocks(int threads) { return threads >= 512 ? 1 : threads == 256 ? 2 : threads == 128 ? 5 : 10; }
+// Blocks of the ring kernel on a multiprocessor: what registers allow. Light: one column sum, neither centred nor gated.
+constexpr int ring_blocks(int threads, bool light) {
+  return threads >= 512 ? 1 : threads == 256 ? 2 : threads == 128 ? (light ? 5 : 4) : light ? 10 : 8;
+}
 
-// `bulk`: evenly spaced rows that bulk copies can fetch. `four_streams`: there is a residual gradient.
-constexpr BackwardPlan plan_row_backward(int64_t rows, int64_t chunks, int64_t row_bytes, bool bulk, bool four_streams) {
+// The nearest multiple that is not above `parts`, or one.
+constexpr int64_t in_multiples(int64_t parts, int64_t multiple) {
+  return parts < multiple ? multiple : parts - parts % multiple;
+}
+
+// Two kernels: one block per row, and blocks of eight warps by 256 columns of all groups for the column sums, six of them
+// for each of an H200's 132 multiprocessors.
+constexpr BackwardPlan streamed_row_backward(int64_t rows_of_group, int64_t all_columns) {
+  const int64_t column_blocks = all_columns > 256 ? (all_columns + 255) / 256 : 1, wanted = (792 + column_blocks - 1) / column_blocks;
+  const int64_t useful = (rows_of_group + 63) / 64;
+  BackwardPlan plan;
+  plan.parts = wanted < useful ? wanted : useful < 1 ? 1 : useful;
+  return plan;
+}
+
+constexpr BackwardPlan plan_row_backward(const BackwardShape& shape) {
   BackwardPlan plan;
   // Of an H200. Elsewhere the grid just runs in other waves: the count is part of the result's definition.
   constexpr int64_t kMultiprocessors = 132;
-  if (chunks <= (bulk ? 64 : 128)) {
+  const int64_t chunks = shape.chunks, groups = shape.parameter_groups;
+  const bool plain = !shape.centred && !shape.gated;
+  if (chunks <= (shape.gated || shape.bulk ? 64 : 128)) {
     plan.unit = RowUnit::lanes;
     plan.threads = 256;
-    plan.vectors = chunks <= 64 ? 2 : 4;
+    // More state leaves registers for fewer chunks of the row.
+    plan.vectors = !plain && chunks <= 32 ? 1 : chunks <= 64 ? 2 : 4;
     plan.lanes_log2 = log2_above((chunks + plan.vectors - 1) / plan.vectors);
-    plan.parts = parts_for(rows, plan.threads >> plan.lanes_log2, plan.vectors == 2 ? 2 * kMultiprocessors : kMultiprocessors);
+    const int64_t slots = plan.threads >> plan.lanes_log2;
+    const int64_t blocks = plan.vectors == 1 || (plain && plan.vectors == 2) ? 2 : 1;
+    plan.parts = in_multiples(parts_for(shape.rows, slots, blocks * kMultiprocessors), groups / std::gcd(groups, slots));
+    plan.sums_per_part = slots % groups == 0 ? groups : slots;
     return plan;
   }
-  // Two rows in flight are the ring's least and its best.
-  if (!bulk || chunks > 2048 || 2 * row_bytes > kSharedPerMultiprocessor - 2048)
-    return {.threads = 256, .parts = parts_for(rows, 1, 2 * kMultiprocessors)};
+  const BackwardPlan streamed = streamed_row_backward(shape.rows / groups, chunks * 8 * groups);
+  // A block has registers for the column sums of 1024 chunks: longer rows are split over a cluster.
+  while (plan.cluster < 8 && chunks > 1024 * plan.cluster) plan.cluster *= 2;
+  // Even, so that a slice starts at 16 bytes in a stream of half the width too.
+  const int64_t slice = plan.cluster == 1 ? chunks : (chunks + 2 * plan.cluster - 1) / (2 * plan.cluster) * 2;
+  if (!shape.bulk || slice > 1024) return streamed;
   plan.unit = RowUnit::block;
-  plan.threads = chunks <= 128 ? 64 : chunks <= 256 ? 128 : chunks <= 512 ? 256 : chunks <= 1024 ? 512 : 1024;
-  int64_t blocks = ring_blocks(plan.threads);
-  if (four_streams && plan.threads <= 128) blocks -= blocks / 5;
-  plan.parts = parts_for(rows, 1, blocks * kMultiprocessors);
+  plan.slice_chunks = slice;
+  plan.threads = slice <= 128 ? 64 : slice <= 256 ? 128 : slice <= 512 ? 256 : 512;
+  int64_t blocks = ring_blocks(plan.threads, plain && !shape.bias);
+  if (shape.third && plan.threads <= 128) blocks -= blocks / 5;
+  const int64_t stage = shape.row_bytes / chunks * slice;
+  while (blocks > 1 && (kSharedPerMultiprocessor / blocks - 2048) / stage < 2) blocks /= 2;
+  const int64_t room = (kSharedPerMultiprocessor / blocks - 2048) / stage, wanted = plan.threads == 512 ? 4 : 2;
+  if (room < 2) return streamed;
+  plan.stages = static_cast<int>(room < wanted ? room : wanted);
+  // Clusters live within a group of 16 or 18 multiprocessors: 66, 32 and 16 fit.
+  const int64_t resident = plan.cluster == 1 ? kMultiprocessors : plan.cluster == 2 ? 66 : 128 / plan.cluster;
+  plan.parts = in_multiples(parts_for(shape.rows, 1, blocks * resident), groups);
   return plan;
 }
 

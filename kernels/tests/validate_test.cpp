@@ -48,8 +48,9 @@ TEST(Validate, NamesWhatIsWrong) {
   a.y.size[0] = -1;
   expect_refused(a, StatusCode::shape_mismatch, "y: negative size");
   a = valid_norm();
-  a.y.dtype = DType::f32;
-  expect_refused(a, StatusCode::unsupported_dtype, "y: dtype f32, expected bf16");
+  a.residual = a.residual_out = a.x;
+  a.residual_out.dtype = DType::f32;
+  expect_refused(a, StatusCode::unsupported_dtype, "residual_out: dtype f32, expected bf16");
   a = valid_norm();
   a.x.dtype = DType::i32;
   expect_refused(a, StatusCode::unsupported_dtype, "x");

@@ -117,6 +117,128 @@ TEST(RmsNorm, BackwardIsTheDerivativeInEveryOptionSet) {
   }
 }
 
+TEST(LayerNorm, GivesHandComputedValues) {
+  LayerNormForward a;
+  a.eps = 0;
+  a.weight_offset = 1;
+  Tensors<double> t;
+  allocate(a, {{"M", 1}, {"G", 1}, {"N", 2}}, {"weight", "bias", "mean", "rstd"}, t);
+  t["x"] = {1, 5};
+  t["weight"] = {0, 1};
+  t["bias"] = {0, 10};
+  evaluate<double>(a);
+  EXPECT_EQ(t["mean"][0], 3);
+  EXPECT_NEAR(t["rstd"][0], 0.5, 1e-15);  // biased variance 4
+  EXPECT_NEAR(t["y"][0], -1, 1e-15);
+  EXPECT_NEAR(t["y"][1], 12, 1e-15);
+}
+
+TEST(GroupNorm, IsLayerNormOrRmsNormOfEveryGroup) {
+  GroupNormForward a;
+  a.eps = 0;
+  Tensors<double> t;
+  allocate(a, {{"M", 1}, {"G", 2}, {"N", 2}}, {"mean", "rstd"}, t);
+  t["x"] = {1, 5, 3, 4};
+  evaluate<double>(a);
+  EXPECT_NEAR(t["y"][0], -1, 1e-15);
+  EXPECT_EQ(t["mean"][1], 3.5);
+  a.kind = NormKind::rms;
+  evaluate<double>(a);
+  EXPECT_NEAR(t["y"][2], 3 * std::sqrt(2.0) / 5, 1e-15);
+}
+
+TEST(L2Norm, EpsIsPartOfTheLength) {
+  L2NormForward a;
+  a.eps = 0;
+  Tensors<double> t;
+  allocate(a, {{"M", 1}, {"G", 1}, {"N", 2}}, {"rstd"}, t);
+  t["x"] = {3, 4};
+  evaluate<double>(a);
+  EXPECT_NEAR(t["y"][0], 0.6, 1e-15);
+  a.eps = 1e-6f;
+  t["x"] = {0.003, 0};
+  evaluate<double>(a);
+  EXPECT_NEAR(t["y"][0], 0.949, 1e-3);
+}
+
+TEST(GatedNorm, MultipliesTheOutputOrTheInput) {
+  RmsNormGatedForward a;
+  a.eps = 0;
+  Tensors<double> t;
+  allocate(a, {{"M", 1}, {"G", 1}, {"N", 2}}, {"rstd"}, t);
+  t["x"] = {3, 4};
+  t["gate"] = {0, 40};
+  evaluate<double>(a);
+  EXPECT_EQ(t["y"][0], 0);
+  EXPECT_NEAR(t["y"][1], 40 * 4 * std::sqrt(2.0) / 5, 1e-13);
+  a.gate_order = GateOrder::before;
+  evaluate<double>(a);
+  EXPECT_NEAR(t["y"][1], std::sqrt(2.0), 1e-13);
+  a.activation = GateActivation::sigmoid;
+  evaluate<double>(a);
+  EXPECT_NEAR(t["rstd"][0], 1 / std::sqrt((1.5 * 1.5 + 16) / 2), 1e-13);
+}
+
+template <class Forward, class Backward>
+double worst_of(Forward forward, Backward backward, const Names& with, int64_t G, int64_t N) {
+  Proof<Forward, Backward> p;
+  p.forward = forward;
+  p.backward = backward;
+  p.extents = {{"M", 4}, {"G", G}, {"N", N}};
+  p.with = with;
+  p.with.insert({"mean", "rstd"});
+  p.without = {with.count("residual_out") ? "x" : "residual_out", "drstd", "dmean"};
+  return p.worst();
+}
+
+const Names kOptionSets[] = {{}, {"weight"}, {"weight", "bias"}, {"weight", "bias", "residual", "residual_out"}};
+
+TEST(LayerNorm, BackwardIsTheDerivative) {
+  for (const Names& with : kOptionSets) {
+    for (const float offset : {0.0f, 1.0f}) {
+      LayerNormForward f;
+      LayerNormBackward b;
+      f.weight_offset = b.weight_offset = offset;
+      EXPECT_LE(worst_of(f, b, with, 1, 9), kAgreement);
+      for (const NormKind kind : {NormKind::layer, NormKind::rms}) {
+        GroupNormForward gf;
+        GroupNormBackward gb;
+        gf.kind = gb.kind = kind;
+        gf.weight_offset = gb.weight_offset = offset;
+        EXPECT_LE(worst_of(gf, gb, with, 3, 5), kAgreement);
+      }
+    }
+  }
+}
+
+template <NormKind kKind>
+void prove_gated() {
+  for (const Names& with : kOptionSets) {
+    for (const GateActivation activation : {GateActivation::swish, GateActivation::sigmoid}) {
+      for (const GateOrder order : {GateOrder::after, GateOrder::before}) {
+        if (order == GateOrder::before && with.count("residual")) continue;
+        GatedNormForward<kKind> f;
+        GatedNormBackward<kKind> b;
+        f.activation = b.activation = activation;
+        f.gate_order = b.gate_order = order;
+        f.weight_offset = b.weight_offset = 1;
+        f.weight_per_group = b.weight_per_group = true;
+        EXPECT_LE(worst_of(f, b, with, 2, 6), kAgreement) << static_cast<int>(activation) << static_cast<int>(order);
+      }
+    }
+  }
+}
+TEST(LayerNormGated, BackwardIsTheDerivativeInBothOrders) { prove_gated<NormKind::layer>(); }
+TEST(RmsNormGated, BackwardIsTheDerivativeInBothOrders) { prove_gated<NormKind::rms>(); }
+
+TEST(L2Norm, BackwardIsTheDerivative) { EXPECT_LE(worst_of(L2NormForward{}, L2NormBackward{}, {}, 2, 7), kAgreement); }
+
+TEST(GatedNorm, FarGatesKeepTheirSmallSlopes) {
+  // 1 - sigmoid(30) would be 0 in fp32 and a thousandth off in double.
+  EXPECT_NEAR(gate_slope(GateActivation::sigmoid, 30.0) / std::exp(-30.0), 1, 1e-12);
+  EXPECT_NEAR(gate_slope(GateActivation::sigmoid, -30.0) / std::exp(-30.0), 1, 1e-12);
+}
+
 TEST(RmsNorm, BackwardIsTheDerivativeForLongRowsAndManyRows) {
   for (const auto& [M, N] : {std::pair<int64_t, int64_t>{2, 4099}, {3001, 3}}) {
     NormProof p;

@@ -21,27 +21,47 @@ TEST(RowPlan, SixtyFiveThousandElementsStayOnChipInEveryDtype) {
   EXPECT_EQ(plan_row_forward(65536 * 4 / 16, false).unit, RowUnit::block);
 }
 
+BackwardShape shape_of(int64_t rows, int64_t chunks, int64_t streams = 2) {
+  return {.rows = rows, .chunks = chunks, .row_bytes = chunks * 16 * streams, .bulk = true};
+}
+
 TEST(RowPlan, ARowsBitsDoNotDependOnHowManyRowsThereAre) {
-  for (int64_t chunks : {1, 8, 64, 128, 256, 512, 1024, 2048}) {
-    const BackwardPlan one = plan_row_backward(1, chunks, chunks * 32, true, false);
+  for (int64_t chunks : {1, 8, 64, 128, 256, 512, 1024, 2048, 8192}) {
+    const BackwardPlan one = plan_row_backward(shape_of(1, chunks));
     for (int64_t rows : {2, 100, 16384, 1 << 20}) {
-      BackwardPlan many = plan_row_backward(rows, chunks, chunks * 32, true, false);
+      BackwardPlan many = plan_row_backward(shape_of(rows, chunks));
       many.parts = one.parts;  // parts decide sums over rows only
       EXPECT_EQ(one, many) << chunks << " chunks, " << rows << " rows";
     }
   }
 }
 
-TEST(RowPlan, TwoRowsOfEveryBlockFitAMultiprocessor) {
-  for (int64_t chunks = 65; chunks <= 2048; ++chunks) {
+TEST(RowPlan, TheRingFitsAMultiprocessorAndKeepsTwoStages) {
+  for (int64_t chunks = 65; chunks <= 8192; chunks += chunks < 2048 ? 1 : 13) {
     for (int64_t streams : {2, 3}) {
-      const int64_t row_bytes = chunks * 16 * streams;
-      const BackwardPlan plan = plan_row_backward(1 << 20, chunks, row_bytes, true, streams == 3);
+      BackwardShape shape = shape_of(100000, chunks, streams);
+      shape.gated = streams == 3;
+      const BackwardPlan plan = plan_row_backward(shape);
       if (plan.unit != RowUnit::block) continue;
-      const int64_t blocks = plan.parts / 132;
-      EXPECT_LE(blocks, ring_blocks(plan.threads));
-      EXPECT_LE(blocks * (2 * row_bytes + 2048), kSharedPerMultiprocessor) << chunks << " chunks, " << streams;
-      EXPECT_GE(int64_t{plan.threads} * plan.vectors, chunks);
+      EXPECT_GE(plan.stages, 2);
+      EXPECT_LE(plan.stages * plan.slice_chunks * 16 * streams, kSharedPerMultiprocessor);
+      EXPECT_GE(int64_t{plan.threads} * plan.vectors, plan.slice_chunks);
+      EXPECT_GE(plan.slice_chunks * plan.cluster, chunks);
+      EXPECT_LT(plan.slice_chunks * (plan.cluster - 1), chunks);
+    }
+  }
+}
+
+TEST(RowPlan, APartMeetsTheSameGroupsInEveryTurn) {
+  for (int64_t chunks : {1, 8, 32, 64, 128, 256, 1024}) {
+    for (int64_t groups : {1, 2, 3, 8, 32, 40, 1000}) {
+      BackwardShape shape = shape_of(groups * 5000, chunks);
+      shape.parameter_groups = groups;
+      const BackwardPlan plan = plan_row_backward(shape);
+      const int64_t slots = plan.unit == RowUnit::lanes ? plan.threads >> plan.lanes_log2 : 1;
+      if (plan.unit == RowUnit::streamed) continue;
+      EXPECT_EQ(plan.parts * slots % groups, 0) << chunks << " " << groups;
+      EXPECT_EQ(plan.parts * plan.sums_per_part % groups, 0) << chunks << " " << groups;
     }
   }
 }

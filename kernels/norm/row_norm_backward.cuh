@@ -1,0 +1,184 @@
+// Row norms, backward: what its kernels share.
+#pragma once
+
+#include <type_traits>
+
+#include "common/alignment.h"
+#include "common/launch.h"
+#include "common/ptx.cuh"
+#include "common/row_reduce.cuh"
+#include "norm/gate.cuh"
+#include "norm/row_operand.cuh"
+#include "norm/row_plan.h"
+
+namespace fla::detail {
+
+struct BackwardArgs {
+  RowGrid grid;
+  RowOperand u, gate, dy, dresidual_out, mean, rstd;  // u: the normalised rows as stored
+  RowOperand dx, dgate, dresidual, y;                 // outputs, each may be absent
+  AnyFloat weight, bias;
+  int64_t weight_stride = 0, bias_stride = 0;         // per group
+  float* dweight_partials = nullptr;                  // rows of `columns` sums, may be absent
+  float* dbias_partials = nullptr;
+  int64_t parts = 1;                                  // blocks that share the rows
+  int32_t parameter_groups = 1;                       // row r has parameters r % parameter_groups
+  int32_t columns = 0;
+  int32_t lanes_log2 = 5;
+  int32_t stages = 0;
+  int32_t cluster = 1;                                // blocks that share a row, `slice` columns each
+  int32_t slice = 0;
+  float share = 0;                                    // of the row's sums in du: 1 / columns, or 1 for an l2 norm
+  float weight_offset = 0;
+  bool normalised = false;                            // u is xhat itself
+  bool centred = false;                               // known to the fast forms; the streamed kernels ask
+  bool gate_before = false, swish = true;
+};
+
+// What the fast forms are compiled for. Column sums: none (then there is no weight either), those of dweight, or of
+// dweight and dbias.
+template <int kColumnSums, bool kIsCentred, bool kIsGated>
+struct BackwardForm {
+  static constexpr int kSums = kColumnSums;
+  static constexpr bool kCentred = kIsCentred, kGated = kIsGated;
+};
+
+struct StoredStatistic {
+  float rstd = 0.0f, mean = 0.0f;
+};
+
+template <class Form>
+FLA_DEVICE float to_xhat(const BackwardArgs& a, const StoredStatistic& s, float v) {
+  if constexpr (Form::kCentred) v -= s.mean;
+  // Only what has no parameters can be given its own output for u.
+  return v * (Form::kSums == 0 && a.normalised ? 1.0f : s.rstd);
+}
+
+// xhat and dn of some elements, from u and dy in place.
+template <class Form, int kWidth>
+FLA_DEVICE void to_terms(const BackwardArgs& a, const StoredStatistic& s, const float (&gate)[kWidth], bool gated,
+                         float (&u)[kWidth], float (&dy)[kWidth]) {
+  FLA_UNROLL
+  for (int e = 0; e < kWidth; ++e) {
+    if (Form::kGated && gated) {
+      const float value = gate_value(gate[e], a.swish);
+      u[e] *= a.gate_before ? value : 1.0f;
+      dy[e] *= a.gate_before ? 1.0f : value;
+    }
+    u[e] = to_xhat<Form>(a, s, u[e]);
+  }
+}
+
+// The means over the row of s xhat and, where rows are centred, of s.
+template <class Form>
+struct RowMeans {
+  static constexpr int kValues = Form::kCentred ? 2 : 1;
+  float value[kValues];
+};
+
+// Writes through the pointer's known dtype, or through that of the operand (T void).
+template <class T, int kWidth>
+FLA_DEVICE void store_row(const RowOperand& operand, int64_t at, const float (&values)[kWidth]) {
+  if constexpr (std::is_void_v<T>) store_floats(operand.data, at, values);
+  else store_floats(static_cast<T*>(operand.data.data) + at, values);
+}
+template <class T, int kWidth>
+FLA_DEVICE void load_row(const RowOperand& operand, int64_t at, float (&values)[kWidth]) {
+  if constexpr (std::is_void_v<T>) load_floats(operand.data, at, values);
+  else load_floats(static_cast<const T*>(operand.data.data) + at, values);
+}
+
+// Where one row is written. Offsets are worked out at each store: held, they would cost ten registers.
+template <bool kFlat>
+struct RowOffsets {
+  int64_t row;
+  uint32_t group;
+  FLA_DEVICE RowOffsets(const BackwardArgs&, int64_t row, uint32_t group) : row(row), group(group) {}
+  FLA_DEVICE int64_t in(const BackwardArgs& a, const RowOperand& operand) const {
+    return a.grid.offset<kFlat>(row, operand);
+  }
+  FLA_DEVICE int64_t bias(const BackwardArgs& a) const { return group * a.bias_stride; }
+};
+
+// y of some elements of a row, as forward wrote it.
+template <class Form, int kWidth>
+FLA_DEVICE void write_recomputed(const BackwardArgs& a, const StoredStatistic& stat, const float (&u)[kWidth],
+                                 const float (&gate)[kWidth], bool gated, const float (&w)[kWidth], int64_t bias_at,
+                                 int64_t y_at) {
+  float y[kWidth], b[kWidth] = {};
+  if (a.bias) load_floats(a.bias, bias_at, b);
+  FLA_UNROLL
+  for (int e = 0; e < kWidth; ++e) {
+    const float value = gated ? gate_value(gate[e], a.swish) : 1.0f;
+    y[e] = to_xhat<Form>(a, stat, gated && a.gate_before ? u[e] * value : u[e]) * w[e] + b[e];
+    if (gated && !a.gate_before) y[e] *= value;
+  }
+  store_floats(a.y.data, y_at, y);
+}
+
+// Every output of some elements of a row. `carried` is the gradient that residual_out brings, where `with_carried`.
+template <class Form, class U, class Y, bool kFlat, int kWidth>
+FLA_DEVICE void write_gradients(const BackwardArgs& a, const StoredStatistic& stat, const RowMeans<Form>& means,
+                                const float (&u)[kWidth], const float (&dy)[kWidth], const float (&gate)[kWidth],
+                                bool gated, const float (&carried)[kWidth], bool with_carried, const float (&w)[kWidth],
+                                const RowOffsets<kFlat>& to, int column) {
+  gated = Form::kGated && gated;
+  float b[kWidth], du[kWidth], dgate[kWidth];
+  const bool with_bias = gated && a.bias;
+  if (with_bias) load_floats(a.bias, to.bias(a) + column, b);
+  // Element by element, so that few numbers are alive at once.
+  FLA_UNROLL
+  for (int e = 0; e < kWidth; ++e) {
+    GateTerms t{1.0f, 0.0f};
+    if (gated) t = gate_terms(gate[e], a.swish);
+    const float inner = a.gate_before ? t.value : 1.0f, outer = a.gate_before ? 1.0f : t.value;
+    const float xhat = to_xhat<Form>(a, stat, gated ? u[e] * inner : u[e]);
+    float dv = (gated ? dy[e] * outer : dy[e]) * w[e] - xhat * means.value[0];
+    if constexpr (Form::kCentred) dv -= means.value[RowMeans<Form>::kValues - 1];
+    dv *= stat.rstd;
+    if (gated) {
+      const float n = with_bias ? fmaf(xhat, w[e], b[e]) : xhat * w[e];
+      dgate[e] = (a.gate_before ? dv * u[e] : dy[e] * n) * t.slope;
+      dv *= inner;
+    }
+    du[e] = with_carried ? dv + carried[e] : dv;
+  }
+  if (a.dx.data) store_row<Y>(a.dx, to.in(a, a.dx) + column, du);
+  if (a.dresidual.data) store_row<U>(a.dresidual, to.in(a, a.dresidual) + column, du);
+  if (gated && a.dgate.data) store_row<U>(a.dgate, to.in(a, a.dgate) + column, dgate);
+  if (a.y.data) write_recomputed<Form>(a, stat, u, gate, gated, w, to.bias(a) + column, to.in(a, a.y) + column);
+}
+
+// Plus the offset; one where there is no weight.
+template <int kWidth>
+FLA_DEVICE void load_weight(const BackwardArgs& a, int64_t index, float (&w)[kWidth]) {
+  if (a.weight) {
+    load_floats(a.weight, index, w);
+    FLA_UNROLL
+    for (int e = 0; e < kWidth; ++e) w[e] += a.weight_offset;
+  } else {
+    FLA_UNROLL
+    for (int e = 0; e < kWidth; ++e) w[e] = 1.0f;
+  }
+}
+
+template <bool kFlat>
+FLA_DEVICE StoredStatistic load_statistic(const BackwardArgs& a, int64_t row, bool centred) {
+  StoredStatistic s;
+  s.rstd = load_float(static_cast<const float*>(a.rstd.data.data) + a.grid.offset<kFlat>(row, a.rstd));
+  if (centred) s.mean = load_float(static_cast<const float*>(a.mean.data.data) + a.grid.offset<kFlat>(row, a.mean));
+  return s;
+}
+
+// The ways to run a problem (row_norm_backward_*). U is the dtype of u, of the gate and of the gradients of residual and
+// gate, Y that of dy, dx and y. `sums`: 0, 1 or 2 column sums are kept.
+template <class U, class Y>
+Status row_norm_backward_lanes(BackwardArgs a, const BackwardPlan& plan, int sums, Stream stream);
+template <class U, class Y>
+Status row_norm_backward_ring(BackwardArgs a, const BackwardPlan& plan, int sums, Stream stream);
+// The column sums alone, of any dtypes and alignment; `vectors_of_8` when every row of every operand allows them.
+Status row_norm_backward_columns(BackwardArgs a, bool vectors_of_8, Stream stream);
+// The row gradients alone, likewise.
+Status row_norm_backward_rows(const BackwardArgs& a, bool vectors_of_8, Stream stream);
+
+}  // namespace fla::detail

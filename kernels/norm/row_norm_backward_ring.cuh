@@ -1,0 +1,229 @@
+// Row norms, backward, evenly spaced rows of 2 KB and more: persistent blocks, a ring of rows in shared memory filled by
+// bulk copies. Rows beyond 16 KB are split over a cluster of blocks, which tell each other their sums.
+//
+// 3 streams (u, dy read, dx written; 4 with the residual gradient, 5 with a gate) and one barrier per row. Registers cannot
+// hold enough loads in flight: prefetching the next row into them tops out 14 % lower. Column sums live in registers for
+// the block's whole life and leave as one row of partial sums.
+//
+// The pace matters more than the depth: two rows in flight per block are enough. Blocks that do nothing but wait for
+// memory fill its queues until loads and stores hold each other up: an rms norm of N = 4096 takes 100 us on an H200 when
+// each row waits for its statistic, 107 us when that is asked for a row ahead, 108 us with half as many blocks again. One
+// block of 512 threads is on the other side of the optimum: there the row ahead makes 100 us out of 107, unless a further
+// stream gives it time.
+#pragma once
+
+#include "norm/row_norm_backward.cuh"
+
+namespace fla::detail {
+
+inline constexpr int kMaxStages = 4;
+
+template <int kValues>
+struct RingShared {
+  BlockSlots<kValues> slots[2];
+  float of_block[2][kValues][8];  // what the blocks of a cluster found
+  TransactionBarrier filled[kMaxStages];
+};
+
+// Each thread keeps two vectors of every operand between their two uses.
+template <class U, class Y, class Form, int kThreads>
+FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !Form::kCentred && !Form::kGated))
+    row_norm_backward_ring_kernel(FLA_PARAMETERS BackwardArgs a) {
+  constexpr int kWidth = 16 / (sizeof(U) > sizeof(Y) ? sizeof(U) : sizeof(Y));
+  constexpr int kVectors = 2;
+  release_dependents();
+  const int thread = static_cast<int>(threadIdx.x);
+  // This block's columns of the row.
+  const int rank = a.cluster > 1 ? cluster_rank() : 0, first_column = rank * a.slice;
+  const int columns = a.columns - first_column < a.slice ? a.columns - first_column : a.slice, chunks = columns / kWidth;
+  const int64_t block = a.cluster > 1 ? blockIdx.x / static_cast<uint32_t>(a.cluster) : blockIdx.x;
+  // The gate, or the gradient of residual_out: never both (row_norm_backward.cu).
+  const RowOperand& third = Form::kGated ? a.gate : a.dresidual_out;
+  const bool with_third = Form::kGated || third.data.data != nullptr;
+  const int u_bytes = columns * static_cast<int>(sizeof(U)), dy_bytes = columns * static_cast<int>(sizeof(Y));
+  const int row_bytes = u_bytes + dy_bytes + (with_third ? u_bytes : 0);
+  // Of the widest slice, which need not be this block's.
+  const int stage_bytes = a.slice * static_cast<int>(sizeof(U) + sizeof(Y) + (with_third ? sizeof(U) : 0));
+  auto* ring = shared_memory<unsigned char>();
+  auto* shared = reinterpret_cast<RingShared<RowMeans<Form>::kValues>*>(ring + stage_bytes * a.stages);
+
+  if (thread == 0) {
+    FLA_NO_UNROLL
+    for (int s = 0; s < a.stages; ++s) barrier_init(&shared->filled[s]);
+  }
+  // No block may store to one that has not begun.
+  if (a.cluster > 1) cluster_barrier();
+  else block_barrier();
+  auto refill = [&](int64_t row, int stage) {
+    if (thread != 0 || row >= a.grid.rows) return;
+    unsigned char* at = ring + stage * stage_bytes;
+    TransactionBarrier* filled = &shared->filled[stage];
+    barrier_expect(filled, static_cast<uint32_t>(row_bytes));
+    bulk_load(at, static_cast<const U*>(a.u.data.data) + a.grid.offset<true>(row, a.u) + first_column,
+              static_cast<uint32_t>(u_bytes), filled);
+    at += u_bytes;
+    bulk_load(at, static_cast<const Y*>(a.dy.data.data) + a.grid.offset<true>(row, a.dy) + first_column,
+              static_cast<uint32_t>(dy_bytes), filled);
+    at += dy_bytes;
+    if (with_third)
+      bulk_load(at, static_cast<const U*>(third.data.data) + a.grid.offset<true>(row, third) + first_column,
+                static_cast<uint32_t>(u_bytes), filled);
+    bulk_commit(filled);
+  };
+  // With parameters per group, a.parts is a multiple of their number and a block meets one group's rows only.
+  const uint32_t group = a.parameter_groups == 1 ? 0 : static_cast<uint32_t>(block % a.parameter_groups);
+  FLA_NO_UNROLL
+  for (int s = 0; s < a.stages; ++s) refill(block + s * a.parts, s);
+
+  constexpr bool kKeepWeight = Form::kSums > 0 && !Form::kGated;  // a gate leaves no registers for the weights
+  const int64_t weight_base = group * a.weight_stride + first_column;
+  float weight[kKeepWeight ? kVectors : 1][kWidth];
+  if constexpr (kKeepWeight) {
+    FLA_UNROLL
+    for (int i = 0; i < kVectors; ++i) {
+      const int chunk = thread + i * kThreads;
+      if (chunk < chunks) load_weight(a, weight_base + chunk * kWidth, weight[i]);
+    }
+  }
+  auto weight_of = [&](int i, int column, float (&w)[kWidth]) {
+    if constexpr (Form::kSums > 0 && !kKeepWeight) {
+      load_weight(a, weight_base + column, w);
+    } else {
+      FLA_UNROLL
+      for (int e = 0; e < kWidth; ++e) w[e] = Form::kSums > 0 ? weight[i][e] : 1.0f;
+    }
+  };
+  float dweight[kVectors][kWidth] = {}, dbias[Form::kSums > 1 ? kVectors : 1][kWidth] = {};
+
+  const bool ahead = kThreads == 512 && !with_third;
+  StoredStatistic next_statistic;
+  if (ahead && block < a.grid.rows) next_statistic = load_statistic<true>(a, block, Form::kCentred);
+
+  int stage = 0, slot = 0;
+  uint32_t parity = 0;
+  FLA_NO_UNROLL
+  for (int64_t row = block; row < a.grid.rows; row += a.parts) {
+    const StoredStatistic statistic = ahead ? next_statistic : load_statistic<true>(a, row, Form::kCentred);
+    if (ahead && row + a.parts < a.grid.rows)
+      next_statistic = load_statistic<true>(a, row + a.parts, Form::kCentred);
+    barrier_wait(&shared->filled[stage], parity);
+    const unsigned char* at = ring + stage * stage_bytes;
+    const U* su = reinterpret_cast<const U*>(at);
+    const Y* sdy = reinterpret_cast<const Y*>(at + u_bytes);
+    const U* sthird = reinterpret_cast<const U*>(at + u_bytes + dy_bytes);
+    Vector<U, kWidth> vu[kVectors], vthird[kVectors];
+    Vector<Y, kWidth> vdy[kVectors];
+    float means[2] = {}, means_of_s[2] = {};
+    FLA_UNROLL
+    for (int i = 0; i < kVectors; ++i) {
+      const int chunk = thread + i * kThreads;
+      if (chunk < chunks) {
+        vu[i] = load<U, kWidth>(su + chunk * kWidth);
+        vdy[i] = load<Y, kWidth>(sdy + chunk * kWidth);
+        if (with_third) vthird[i] = load<U, kWidth>(sthird + chunk * kWidth);
+        float u[kWidth], dy[kWidth], gate[kWidth], w[kWidth];
+        unpack(vu[i], u);
+        unpack(vdy[i], dy);
+        if constexpr (Form::kGated) unpack(vthird[i], gate);
+        weight_of(i, chunk * kWidth, w);
+        to_terms<Form>(a, statistic, gate, true, u, dy);
+        FLA_UNROLL
+        for (int e = 0; e < kWidth; ++e) {
+          if constexpr (Form::kSums > 0) dweight[i][e] = fmaf(dy[e], u[e], dweight[i][e]);
+          if constexpr (Form::kSums > 1) dbias[i][e] += dy[e];
+          const float s = dy[e] * w[e];
+          means[e % 2] = fmaf(u[e], s, means[e % 2]);
+          if constexpr (Form::kCentred) means_of_s[e % 2] += s;
+        }
+      }
+    }
+    // The barrier inside also says that every thread has emptied its part of this row.
+    constexpr int kWarps = kThreads < 128 ? 4 : kThreads / kWarp;
+    RowMeans<Form> mean;
+    mean.value[0] = means[0] + means[1];
+    if constexpr (Form::kCentred) mean.value[1] = means_of_s[0] + means_of_s[1];
+    block_sum<kWarps>(mean.value, shared->slots[slot]);
+    if constexpr (kThreads == 512) {
+      if (a.cluster > 1) {
+        // One row ahead at most, nobody overwrites what another still reads.
+        auto& of_block = shared->of_block[slot];
+        FLA_UNROLL
+        for (int v = 0; v < RowMeans<Form>::kValues; ++v)
+          if (thread < a.cluster) cluster_store(&of_block[v][rank], thread, mean.value[v]);
+        cluster_barrier();
+        FLA_UNROLL
+        for (int v = 0; v < RowMeans<Form>::kValues; ++v) {
+          mean.value[v] = of_block[v][0];
+          for (int b = 1; b < a.cluster; ++b) mean.value[v] += of_block[v][b];
+        }
+      }
+    }
+    FLA_UNROLL
+    for (float& m : mean.value) m *= a.share;
+    slot ^= 1;
+    refill(row + a.stages * a.parts, stage);
+    const RowOffsets<true> to(a, row, group);
+    FLA_UNROLL
+    for (int i = 0; i < kVectors; ++i) {
+      const int chunk = thread + i * kThreads, column = chunk * kWidth;
+      if (chunk < chunks) {
+        float u[kWidth], dy[kWidth], extra[kWidth], w[kWidth];
+        unpack(vu[i], u);
+        unpack(vdy[i], dy);
+        unpack(vthird[i], extra);
+        weight_of(i, column, w);
+        write_gradients<Form, U, Y>(a, statistic, mean, u, dy, extra, true, extra, !Form::kGated && with_third, w, to,
+                                    first_column + column);
+      }
+    }
+    if (++stage == a.stages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+  FLA_UNROLL
+  for (int i = 0; i < kVectors; ++i) {
+    const int chunk = thread + i * kThreads;
+    if (chunk < chunks) {
+      const int64_t at = block * a.columns + first_column + chunk * kWidth;
+      if (Form::kSums > 0 && a.dweight_partials) store_floats(a.dweight_partials + at, dweight[i]);
+      if constexpr (Form::kSums > 1) {
+        if (a.dbias_partials) store_floats(a.dbias_partials + at, dbias[i]);
+      }
+    }
+  }
+}
+
+template <class U, class Y>
+Status row_norm_backward_ring(BackwardArgs a, const BackwardPlan& plan, int sums, Stream stream) {
+  a.stages = plan.stages;
+  const bool with_third = a.gate.data || a.dresidual_out.data;
+  a.cluster = plan.cluster;
+  a.slice = static_cast<int32_t>(plan.slice_chunks * 16 / static_cast<int64_t>(sizeof(U) > sizeof(Y) ? sizeof(U) : sizeof(Y)));
+  const int64_t row_bytes = static_cast<int64_t>(a.slice) * (sizeof(U) + sizeof(Y) + (with_third ? sizeof(U) : 0));
+  const Launch shape{.grid = a.parts * plan.cluster,
+                     .block = plan.threads,
+                     .cluster = plan.cluster,
+                     .shared_bytes = static_cast<size_t>(row_bytes * plan.stages) + sizeof(RingShared<2>),
+                     .stream = stream};
+  auto go = [&](auto form) {
+    using Form = decltype(form);
+    if (plan.threads == 64) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 64>>(shape, a);
+    if (plan.threads == 128) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 128>>(shape, a);
+    if (plan.threads == 256) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 256>>(shape, a);
+    return launch<&row_norm_backward_ring_kernel<U, Y, Form, 512>>(shape, a);
+  };
+  if constexpr (std::is_same_v<U, Y>) {
+    if (a.gate.data) {
+      if (a.centred) return go(BackwardForm<2, true, true>{});
+      return sums > 1 ? go(BackwardForm<2, false, true>{}) : go(BackwardForm<1, false, true>{});
+    }
+  }
+  if (a.centred) return go(BackwardForm<2, true, false>{});
+  return sums > 1   ? go(BackwardForm<2, false, false>{})
+         : sums > 0 ? go(BackwardForm<1, false, false>{})
+                    : go(BackwardForm<0, false, false>{});
+}
+
+}  // namespace fla::detail
+

@@ -1,0 +1,6 @@
+// Row norms, forward, x in bf16.
+#include "norm/row_norm_forward.cuh"
+
+namespace fla::detail {
+template Status row_norm_forward<bf16>(ForwardArgs, Form, const RowPlan&, Stream);
+}  // namespace fla::detail
