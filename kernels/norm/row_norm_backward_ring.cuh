@@ -1,15 +1,16 @@
-// Row norms, backward, evenly spaced rows of 2 KB and more: persistent blocks, a ring of rows in shared memory filled by
-// bulk copies. Rows beyond 16 KB are split over a cluster of blocks, which tell each other their sums.
+// Row norms, backward, evenly spaced rows of 2 KB and more: persistent blocks, a ring of rows in shared memory filled
+// by bulk copies. Rows beyond 16 KB are split over a cluster of blocks, which tell each other their sums.
 //
-// 3 streams (u, dy read, dx written; 4 with the residual gradient, 5 with a gate) and one barrier per row. Registers cannot hold
-// enough loads in flight: prefetching the next row into them tops out 14 % lower than the ring, which keeps 64 KB and
-// more in flight on every multiprocessor (4257 against 3658 GB/s at N = 4096 on an H200). Column sums live in registers
-// for the block's whole life and leave as one row of partial sums.
+// 3 streams (u, dy read, dx written; 4 with the residual gradient, 5 with a gate) and one barrier per row. Registers
+// cannot hold enough loads in flight: prefetching the next row into them tops out 14 % lower than the ring, which keeps
+// 64 KB and more in flight on every multiprocessor (4257 against 3658 GB/s at N = 4096 on an H200). Column sums live in
+// registers for the block's whole life and leave as one row of partial sums.
 #pragma once
 
 #include "norm/row_norm_backward.cuh"
 
 namespace fla::detail {
+
 inline constexpr int kMaxStages = 8;
 
 template <int kValues>
@@ -25,7 +26,8 @@ FLA_DEVICE void fetch(const BackwardArgs& a, const RowOperand& operand, int elem
   const int64_t left = a.grid.rows - first_row;
   const int rows = left < a.rows_per_stage ? static_cast<int>(left) : a.rows_per_stage;
   const uint32_t row_bytes = static_cast<uint32_t>(columns) * static_cast<uint32_t>(element_bytes);
-  const auto* base = static_cast<const unsigned char*>(operand.data.data) + static_cast<int64_t>(first_column) * element_bytes;
+  const auto* base =
+      static_cast<const unsigned char*>(operand.data.data) + static_cast<int64_t>(first_column) * element_bytes;
   barrier_expect(barrier, row_bytes * static_cast<uint32_t>(rows));
   if (operand.stride_m == columns) {
     bulk_load(stage, base + a.grid.offset<true>(first_row, operand) * element_bytes, row_bytes * static_cast<uint32_t>(rows),
