@@ -197,9 +197,10 @@ struct RowStatistic {
   float mean = 0.0f, rstd = 0.0f;
 };
 
+template <bool kMean>
 FLA_DEVICE void store_statistic(const ForwardArgs& a, int64_t row, const RowStatistic& s) {
   if (a.rstd.data) store_float(static_cast<float*>(a.rstd.data.data) + a.grid.offset(row, a.rstd), s.rstd);
-  if (a.mean.data) store_float(static_cast<float*>(a.mean.data.data) + a.grid.offset(row, a.mean), s.mean);
+  if (kMean && a.mean.data) store_float(static_cast<float*>(a.mean.data.data) + a.grid.offset(row, a.mean), s.mean);
 }
 
 // Where one row is written.

@@ -40,7 +40,7 @@ FLA_KERNEL void FLA_BOUNDS(128, kHasGate<kForm> || kHasMean<kForm> ? 6 : kVector
   }
   s.rstd = math::rsqrt(fmaf(sum, a.share, a.eps));
   write_row<kForm>(a, held, &weight, gate, row, s, lane, lanes, mine ? vectors : 0);
-  if (mine && lane == 0) store_statistic(a, row, s);
+  if (mine && lane == 0) store_statistic<kHasMean<kForm>>(a, row, s);
 }
 
 struct BlockShared {
@@ -111,7 +111,7 @@ FLA_KERNEL void FLA_BOUNDS(512, (kResidentBlocks<kForm, kVectors, sizeof(W)>))
     sum = block_sum(sum, control->slots[1]);
   }
   s.rstd = math::rsqrt(fmaf(sum, a.share, a.eps));
-  if (thread == 0) store_statistic(a, row, s);
+  if (thread == 0) store_statistic<kHasMean<kForm>>(a, row, s);
   write_row<kForm>(a, held, kHoldWeight ? &weight : nullptr, gate, row, s, thread, threads, kept);
   if constexpr (kTail) {
     const uint32_t group = a.grid.group(row);
