@@ -138,6 +138,13 @@ void add_backward(std::vector<SemanticFault>& all) {
   all.push_back({"dresidual without the gradient of residual_out",
                  plain + ",residual=?,residual_out=?,dresidual_out=?,dresidual=?",
                  of_other_call([](Problem& p) { arguments<Args>(p).dresidual_out = {}; }, {"dresidual"})});
+  // Trap 16.
+  all.push_back({"dresidual rounded to the dtype of x",
+                 "rms_norm.bwd:M=12,N=96,x=bf16,residual=f32,dresidual=f32",
+                 with_answers([](const Problem& p, Answers& a) {
+                   for (double& v : real(p, a, "dresidual")) v = round_to(DType::bf16, v);
+                 }),
+                 {"bf16"}});
   all.push_back({"dweight from another row's dy", plain,
                  of_other_call([](Problem& p) { rotate_rows(real(p, "dy"), columns_of(p)); }, {"dweight"})});
   all.push_back(

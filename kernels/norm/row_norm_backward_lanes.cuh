@@ -1,5 +1,5 @@
-// Row norms, backward, rows of up to 2 KB: several lanes or a warp per row, several rows per block. Blocks are persistent
-// where column sums are kept, else each takes one row per group of lanes.
+// Row norms, backward, rows of up to 2 KB: several lanes or a warp per row, several rows per block. Blocks are
+// persistent where column sums are kept, else each takes one row per group of lanes.
 //
 // The next row's operands are loaded into registers before the current row is reduced (rows this short make bulk copies
 // too small to issue fast enough: 3127-3965 against 4063-4192 GB/s on an H200). Each group of lanes keeps its columns'

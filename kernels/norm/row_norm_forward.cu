@@ -50,7 +50,7 @@ FLA_KERNEL void FLA_BOUNDS(512, 2) row_norm_forward_streamed(FLA_PARAMETERS Forw
     sum = block_sum(sum, shared->slots[1]);
   }
   s.rstd = math::rsqrt(fmaf(sum, a.share, a.eps));
-  if (threadIdx.x == 0) store_statistic(a, row, s);
+  if (threadIdx.x == 0) store_statistic<true>(a, row, s);
   const uint32_t group = a.grid.group(row);
   const RowTarget to = row_target<Form::layer>(a, row, group);
   const int64_t gate_offset = a.grid.offset(row, a.gate);

@@ -34,8 +34,8 @@ constexpr int log2_above(int64_t n) {
   return log2;
 }
 
-// Forward: one row per unit, read once. `vectors` counts the row in 16-byte vectors of x; `joined`: a second stream joins x
-// before the statistic.
+// Forward: one row per unit, read once. `vectors` counts the row in 16-byte vectors of x; `joined`: a second stream
+// joins x before the statistic.
 constexpr RowPlan plan_row_forward(int64_t vectors, bool joined) {
   RowPlan plan;
   if (vectors <= 64) {
@@ -105,8 +105,8 @@ constexpr int64_t in_multiples(int64_t parts, int64_t multiple) {
   return parts < multiple ? multiple : parts - parts % multiple;
 }
 
-// Two kernels: one block per row, and blocks of eight warps by 256 columns of all groups for the column sums, six of them
-// for each of an H200's 132 multiprocessors.
+// Two kernels: one block per row, and blocks of eight warps by 256 columns of all groups for the column sums, six of
+// them for each of an H200's 132 multiprocessors.
 constexpr BackwardPlan streamed_row_backward(int64_t rows_of_group, int64_t all_columns) {
   const int64_t column_blocks = all_columns > 256 ? (all_columns + 255) / 256 : 1, wanted = (792 + column_blocks - 1) / column_blocks;
   const int64_t useful = (rows_of_group + 63) / 64;
