@@ -1,6 +1,8 @@
 // Row norms: one forward and one backward text for all of them.
 #pragma once
 
+#include <numbers>
+
 #include "fla/gated_norm.h"
 #include "fla/l2_norm.h"
 #include "fla/norm.h"
@@ -16,17 +18,6 @@ View<S> row_statistic(const Tensor& t) { return View<S>(t, 2, 1); }
 template <class S>
 View<S> row_parameter(const Tensor& t) { return View<S>(t, 2, 0); }
 
-// What the gate makes of itself: A(g) and A'(g).
-template <class S>
-S gate_value(GateActivation activation, const S& g) {
-  return activation == GateActivation::swish ? g * sigmoid_(g).plus : sigmoid_(g).plus;
-}
-template <class S>
-S gate_slope(GateActivation activation, const S& g) {
-  const Sigmoid<S> s = sigmoid_(g);
-  return activation == GateActivation::swish ? s.plus * (S(1.0) + g * s.minus) : s.plus * s.minus;
-}
-
 // The gate of a call that has one, and how it enters.
 struct GateOf {
   Tensor gate, dgate;
@@ -36,6 +27,23 @@ struct GateOf {
   bool before() const { return activation != GateActivation::none && order == GateOrder::before; }
   bool after() const { return activation != GateActivation::none && order == GateOrder::after; }
 };
+
+// What the gate makes of itself: A(g) and A'(g). Of 16 bits kernels form the exponential in base 2, where g is rounded
+// once more.
+template <class S>
+Sigmoid<S> gate_sigmoid(const GateOf& of, const S& g) {
+  return sigmoid_(size_of(of.gate.dtype) == 2 ? g * S(std::numbers::log2e) * S(std::numbers::ln2) : g);
+}
+template <class S>
+S gate_value(const GateOf& of, const S& g) {
+  const S s = gate_sigmoid(of, g).plus;
+  return of.activation == GateActivation::swish ? g * s : s;
+}
+template <class S>
+S gate_slope(const GateOf& of, const S& g) {
+  const Sigmoid<S> s = gate_sigmoid(of, g);
+  return of.activation == GateActivation::swish ? s.plus * (S(1.0) + g * s.minus) : s.plus * s.minus;
+}
 
 template <class S, class A>
 void normalise_rows(const A& a, bool centred, const GateOf& gating) {
@@ -49,7 +57,7 @@ void normalise_rows(const A& a, bool centred, const GateOf& gating) {
       // The unrounded sum: residual_out is its copy, not its source.
       auto u = [&](int64_t n) { return residual ? x(m, g, n) + residual(m, g, n) : x(m, g, n); };
       auto v = [&](int64_t n) {
-        return gating.before() ? u(n) * gate_value(gating.activation, gate(m, g, n)) : u(n);
+        return gating.before() ? u(n) * gate_value(gating, gate(m, g, n)) : u(n);
       };
       const S mean = centred ? sum<S>(N, v) / constant<S>(N) : S(0.0);
       auto deviation = [&](int64_t n) { return centred ? v(n) - mean : v(n); };
@@ -65,7 +73,7 @@ void normalise_rows(const A& a, bool centred, const GateOf& gating) {
         S out = deviation(n) * rstd;
         if (weight) out = out * (weight(g, n) + constant<S>(a.weight_offset));
         if (bias) out = out + bias(g, n);
-        if (gating.after()) out = out * gate_value(gating.activation, gate(m, g, n));
+        if (gating.after()) out = out * gate_value(gating, gate(m, g, n));
         if (residual_out) residual_out(m, g, n) = added;
         y(m, g, n) = out;
       }
@@ -92,7 +100,7 @@ void differentiate_rows(const A& a, bool centred, const GateOf& gating) {
   const auto dx = rows_of<S>(a.dx), dgate = rows_of<S>(gating.dgate), dresidual = rows_of<S>(a.dresidual);
   const auto y = rows_of<S>(a.y);
   const int64_t M = u.size(0), G = u.size(1), N = u.size(2);
-  auto activated = [&](int64_t m, int64_t g, int64_t n) { return gate_value(gating.activation, gate(m, g, n)); };
+  auto activated = [&](int64_t m, int64_t g, int64_t n) { return gate_value(gating, gate(m, g, n)); };
   auto xhat = [&](int64_t m, int64_t g, int64_t n) {
     S v = gating.before() ? u(m, g, n) * activated(m, g, n) : u(m, g, n);
     if (centred) v = v - mean(m, g);
@@ -115,7 +123,7 @@ void differentiate_rows(const A& a, bool centred, const GateOf& gating) {
         S normalised = weight ? hat * factor(g, n) : hat;
         if (bias) normalised = normalised + bias(g, n);
         if (dgate) {
-          const S slope = gate_slope(gating.activation, gate(m, g, n));
+          const S slope = gate_slope(gating, gate(m, g, n));
           dgate(m, g, n) = (gating.before() ? dv * u(m, g, n) : dy(m, g, n) * normalised) * slope;
         }
         S du = gating.before() ? dv * activated(m, g, n) : dv;

@@ -1,12 +1,19 @@
-// The gate of a gated norm: A(g) = g sigmoid(g) or sigmoid(g), and its slope.
+// The gate of a gated norm: A(g) = g sigmoid(g) or sigmoid(g), and its slope. kShort: g is stored in 16 bits.
 #pragma once
 
 #include "common/math.cuh"
 
 namespace fla::detail {
 
+template <bool kShort>
+FLA_DEVICE math::Sigmoid gate_sigmoid(float g) {
+  if constexpr (kShort) return math::sigmoid_for_16_bits(g);
+  else return math::sigmoid(g);
+}
+
+template <bool kShort>
 FLA_DEVICE float gate_value(float g, bool swish) {
-  const float s = math::sigmoid(g).plus;
+  const float s = gate_sigmoid<kShort>(g).plus;
   return swish ? g * s : s;
 }
 
@@ -14,8 +21,9 @@ struct GateTerms {
   float value, slope;
 };
 // sigmoid(-g) comes from the exponential too: 1 - sigmoid(g) would cancel.
+template <bool kShort>
 FLA_DEVICE GateTerms gate_terms(float g, bool swish) {
-  const math::Sigmoid s = math::sigmoid(g);
+  const math::Sigmoid s = gate_sigmoid<kShort>(g);
   return {swish ? g * s.plus : s.plus, s.plus * (swish ? fmaf(g, s.minus, 1.0f) : s.minus)};
 }
 

@@ -187,9 +187,9 @@ Status row_norm_backward_lanes(BackwardArgs a, const BackwardPlan& plan, int sum
   // A division per row hides behind a gate's arithmetic, but not behind that of a plain norm.
   if constexpr (std::is_same_v<U, Y>) {
     if (a.gate.data) {
-      if (a.centred) return go(BackwardForm<2, true, true>{}, std::false_type{});
-      return sums > 1 ? go(BackwardForm<2, false, true>{}, std::false_type{})
-                      : go(BackwardForm<1, false, true>{}, std::false_type{});
+      if (a.centred) return go(BackwardForm<2, true, true, sizeof(U) == 2>{}, std::false_type{});
+      return sums > 1 ? go(BackwardForm<2, false, true, sizeof(U) == 2>{}, std::false_type{})
+                      : go(BackwardForm<1, false, true, sizeof(U) == 2>{}, std::false_type{});
     }
   }
   auto plain = [&](auto flat) {
