@@ -34,9 +34,9 @@ inline constexpr bool kHasMean = kForm == Form::layer || kForm == Form::gated_la
 template <Form kForm>
 inline constexpr bool kHasGate = kForm == Form::gated_rms || kForm == Form::gated_layer;
 
-// Stands for the dtype of a second stream that is not there, and of parameters that are loaded when they are used.
+// Stands for the dtype of a second stream that is not there, and of weights that are loaded when they are used.
 struct NoSecond {};
-struct LateParameter {};
+struct LateWeight {};
 
 template <Form kForm>
 FLA_DEVICE int64_t row_offset(const ForwardArgs& a, int64_t row, const RowOperand& operand) {
@@ -143,46 +143,37 @@ struct RowInRegisters {
   }
 };
 
-// A parameter (weight or bias) of the same vectors, still packed. It is fetched beside the row, not after its reduction: a
-// trip to L2 between the two would cost as much as the row itself when there are few rows.
+// The weights of the same vectors, still packed. They are fetched beside the row, not after its reduction: a trip to L2
+// between the two would cost as much as the row itself when there are few rows.
 template <class W, int kWidth, int kVectors>
-struct HeldParameter {
+struct HeldWeight {
   Vector<W, kWidth> held[kVectors];
 
-  FLA_DEVICE void read(const AnyFloat& parameter, int64_t base, int first, int step, int end) {
-    if (!parameter || parameter.dtype != kDTypeOf<W>) return;
-    const W* p = static_cast<const W*>(parameter.data) + base;
+  FLA_DEVICE void read(const ForwardArgs& a, uint32_t group, int first, int step, int end) {
+    if (!a.weight) return;
+    const W* w = static_cast<const W*>(a.weight.data) + group * a.weight_stride;
     FLA_UNROLL
     for (int i = 0; i < kVectors; ++i) {
       const int vector = first + i * step;
-      if (vector < end) held[i] = load<W, kWidth>(p + vector * kWidth);
+      if (vector < end) held[i] = load<W, kWidth>(w + vector * kWidth);
     }
   }
-  // The values at `index` of vector i: those held, or loaded now where they are of another dtype.
-  FLA_DEVICE void get(const AnyFloat& parameter, int64_t index, int i, float (&out)[kWidth]) const {
-    if (parameter.dtype == kDTypeOf<W>) unpack(held[i], out);
-    else load_floats(parameter, index, out);
-  }
 };
-// Forms with many vectors have no registers for that; parameters of any dtype.
+// Forms with more streams have no registers for that, and weights of any dtype.
 template <int kWidth, int kVectors>
-struct HeldParameter<LateParameter, kWidth, kVectors> {
-  FLA_DEVICE void read(const AnyFloat&, int64_t, int, int, int) {}
-  FLA_DEVICE void get(const AnyFloat& parameter, int64_t index, int, float (&out)[kWidth]) const {
-    load_floats(parameter, index, out);
-  }
+struct HeldWeight<LateWeight, kWidth, kVectors> {
+  FLA_DEVICE void read(const ForwardArgs&, uint32_t, int, int, int) {}
 };
-// Both; a plain norm has no bias, and beside f32 weights there are no registers for one.
-template <class W, Form kForm, int kWidth, int kVectors>
-struct HeldParameters {
-  HeldParameter<W, kWidth, kVectors> weight;
-  HeldParameter<std::conditional_t<kIsPlain<kForm> || std::is_same_v<W, float>, LateParameter, W>, kWidth, kVectors> bias;
 
-  FLA_DEVICE void read(const ForwardArgs& a, uint32_t group, int first, int step, int end) {
-    weight.read(a.weight, group * a.weight_stride, first, step, end);
-    bias.read(a.bias, group * a.bias_stride, first, step, end);
+template <int kWidth>
+FLA_DEVICE void load_weight(const ForwardArgs& a, int64_t index, float (&w)[kWidth]) {
+  if (a.weight) {
+    load_floats(a.weight, index, w);
+  } else {
+    FLA_UNROLL
+    for (int e = 0; e < kWidth; ++e) w[e] = 1.0f;
   }
-};
+}
 
 // The gate of the same vectors.
 template <class T, int kVectors, bool kPresent>
@@ -212,27 +203,19 @@ FLA_DEVICE void store_statistic(const ForwardArgs& a, int64_t row, const RowStat
   if (kMean && a.mean.data) store_float(static_cast<float*>(a.mean.data.data) + a.grid.offset(row, a.mean), s.mean);
 }
 
-// Where one row is written, and where its parameters begin.
+// Where one row is written.
 struct RowTarget {
-  int64_t y, residual_out, weight, bias;
+  int64_t y, residual_out, bias;
 };
 template <Form kForm>
 FLA_DEVICE RowTarget row_target(const ForwardArgs& a, int64_t row, uint32_t group) {
-  return {row_offset<kForm>(a, row, a.y), kIsPlain<kForm> ? 0 : a.grid.offset(row, a.residual_out), group * a.weight_stride,
-          group * a.bias_stride};
+  return {row_offset<kForm>(a, row, a.y), kIsPlain<kForm> ? 0 : a.grid.offset(row, a.residual_out), group * a.bias_stride};
 }
 
-// Writes y (and the stored sum) of one vector of a row, number i of the thread's. `gate` is read where `gated`.
-template <class T, Form kForm, class Parameters, int kWidth>
-FLA_DEVICE void write_vector(const ForwardArgs& a, float (&u)[kWidth], const Parameters& parameters, int i,
-                             const float (&gate)[kWidth], bool gated, const RowStatistic& s, const RowTarget& to, int column) {
-  float w[kWidth];
-  if (a.weight) {
-    parameters.weight.get(a.weight, to.weight + column, i, w);
-  } else {
-    FLA_UNROLL
-    for (int e = 0; e < kWidth; ++e) w[e] = 1.0f;
-  }
+// Writes y (and the stored sum) of one vector of a row. `gate` is read where `gated`.
+template <class T, Form kForm, int kWidth>
+FLA_DEVICE void write_vector(const ForwardArgs& a, float (&u)[kWidth], float (&w)[kWidth], const float (&gate)[kWidth],
+                             bool gated, const RowStatistic& s, const RowTarget& to, int column) {
   if constexpr (kIsPlain<kForm>) {
     FLA_UNROLL
     for (int e = 0; e < kWidth; ++e) u[e] = u[e] * s.rstd * w[e];
@@ -241,12 +224,12 @@ FLA_DEVICE void write_vector(const ForwardArgs& a, float (&u)[kWidth], const Par
     if (a.residual_out.data) store_floats(a.residual_out.data, to.residual_out + column, u);
     FLA_UNROLL
     for (int e = 0; e < kWidth; ++e) {
-      w[e] += a.weight ? a.weight_offset : 0.0f;
+      w[e] = a.weight ? w[e] + a.weight_offset : 1.0f;
       u[e] = (kHasMean<kForm> ? u[e] - s.mean : u[e]) * s.rstd * w[e];
     }
     if (a.bias) {
       float b[kWidth];
-      parameters.bias.get(a.bias, to.bias + column, i, b);
+      load_floats(a.bias, to.bias + column, b);
       FLA_UNROLL
       for (int e = 0; e < kWidth; ++e) u[e] += b[e];
     }
@@ -258,19 +241,26 @@ FLA_DEVICE void write_vector(const ForwardArgs& a, float (&u)[kWidth], const Par
   }
 }
 
-template <Form kForm, class T, class S, class Parameters, int kVectors>
-FLA_DEVICE void write_row(const ForwardArgs& a, const RowInRegisters<T, S, kVectors>& held, const Parameters& parameters,
-                          const HeldGate<T, kVectors, kHasGate<kForm>>& gate, const RowTarget& to, const RowStatistic& s,
+template <Form kForm, class T, class S, class W, int kWidth, int kVectors>
+FLA_DEVICE void write_row(const ForwardArgs& a, const RowInRegisters<T, S, kVectors>& held,
+                          const HeldWeight<W, kWidth, kVectors>* weight,
+                          const HeldGate<T, kVectors, kHasGate<kForm>>& gate, int64_t row, const RowStatistic& s,
                           int first, int step, int end) {
-  constexpr int kWidth = RowInRegisters<T, S, kVectors>::kWidth;
+  const uint32_t group = row_group<kForm>(a, row);
+  const RowTarget to = row_target<kForm>(a, row, group);
   FLA_UNROLL
   for (int i = 0; i < kVectors; ++i) {
     const int vector = first + i * step;
     if (vector < end) {
-      float u[kWidth], g[kWidth];
+      float u[kWidth], w[kWidth], g[kWidth];
       unpack(held.held[i], u);
+      const bool held_weight = !std::is_same_v<W, LateWeight> && weight && a.weight;
+      if constexpr (!std::is_same_v<W, LateWeight>) {
+        if (held_weight) unpack(weight->held[i], w);
+      }
+      if (!held_weight) load_weight(a, group * a.weight_stride + vector * kWidth, w);
       if constexpr (kHasGate<kForm>) unpack(gate.held[i], g);
-      write_vector<T, kForm>(a, u, parameters, i, g, kHasGate<kForm>, s, to, vector * kWidth);
+      write_vector<T, kForm>(a, u, w, g, kHasGate<kForm>, s, to, vector * kWidth);
     }
   }
 }

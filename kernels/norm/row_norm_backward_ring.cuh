@@ -26,7 +26,7 @@ struct RingShared {
 };
 
 // Each thread keeps two vectors of every operand between their two uses.
-template <class U, class Y, class Form, int kThreads>
+template <class U, class Y, class Form, int kThreads, bool kCluster>
 FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !Form::kCentred && !Form::kGated))
     row_norm_backward_ring_kernel(FLA_PARAMETERS BackwardArgs a) {
   constexpr int kWidth = 16 / (sizeof(U) > sizeof(Y) ? sizeof(U) : sizeof(Y));
@@ -34,9 +34,15 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
   release_dependents();
   const int thread = static_cast<int>(threadIdx.x);
   // This block's columns of the row.
-  const int rank = a.cluster > 1 ? cluster_rank() : 0, first_column = rank * a.slice;
-  const int columns = a.columns - first_column < a.slice ? a.columns - first_column : a.slice, chunks = columns / kWidth;
-  const int64_t block = a.cluster > 1 ? blockIdx.x / static_cast<uint32_t>(a.cluster) : blockIdx.x;
+  int rank = 0, first_column = 0, columns = a.columns;
+  int64_t block = blockIdx.x;
+  if constexpr (kCluster) {
+    rank = cluster_rank();
+    first_column = rank * a.slice;
+    columns = a.columns - first_column < a.slice ? a.columns - first_column : a.slice;
+    block = blockIdx.x / static_cast<uint32_t>(a.cluster);
+  }
+  const int chunks = columns / kWidth;
   // The gate, or the gradient of residual_out: never both (row_norm_backward.cu).
   const RowOperand& third = Form::kGated ? a.gate : a.dresidual_out;
   const bool with_third = Form::kGated || third.data.data != nullptr;
@@ -52,7 +58,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
     for (int s = 0; s < a.stages; ++s) barrier_init(&shared->filled[s]);
   }
   // No block may store to one that has not begun.
-  if (a.cluster > 1) cluster_barrier();
+  if constexpr (kCluster) cluster_barrier();
   else block_barrier();
   auto refill = [&](int64_t row, int stage) {
     if (thread != 0 || row >= a.grid.rows) return;
@@ -143,19 +149,17 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
     mean.value[0] = means[0] + means[1];
     if constexpr (Form::kCentred) mean.value[1] = means_of_s[0] + means_of_s[1];
     block_sum<kWarps>(mean.value, shared->slots[slot]);
-    if constexpr (kThreads == 512) {
-      if (a.cluster > 1) {
-        // One row ahead at most, nobody overwrites what another still reads.
-        auto& of_block = shared->of_block[slot];
-        FLA_UNROLL
-        for (int v = 0; v < RowMeans<Form>::kValues; ++v)
-          if (thread < a.cluster) cluster_store(&of_block[v][rank], thread, mean.value[v]);
-        cluster_barrier();
-        FLA_UNROLL
-        for (int v = 0; v < RowMeans<Form>::kValues; ++v) {
-          mean.value[v] = of_block[v][0];
-          for (int b = 1; b < a.cluster; ++b) mean.value[v] += of_block[v][b];
-        }
+    if constexpr (kCluster) {
+      // One row ahead at most, nobody overwrites what another still reads.
+      auto& of_block = shared->of_block[slot];
+      FLA_UNROLL
+      for (int v = 0; v < RowMeans<Form>::kValues; ++v)
+        if (thread < a.cluster) cluster_store(&of_block[v][rank], thread, mean.value[v]);
+      cluster_barrier();
+      FLA_UNROLL
+      for (int v = 0; v < RowMeans<Form>::kValues; ++v) {
+        mean.value[v] = of_block[v][0];
+        for (int b = 1; b < a.cluster; ++b) mean.value[v] += of_block[v][b];
       }
     }
     FLA_UNROLL
@@ -208,10 +212,11 @@ Status row_norm_backward_ring(BackwardArgs a, const BackwardPlan& plan, int sums
                      .stream = stream};
   auto go = [&](auto form) {
     using Form = decltype(form);
-    if (plan.threads == 64) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 64>>(shape, a);
-    if (plan.threads == 128) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 128>>(shape, a);
-    if (plan.threads == 256) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 256>>(shape, a);
-    return launch<&row_norm_backward_ring_kernel<U, Y, Form, 512>>(shape, a);
+    if (plan.cluster > 1) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 512, true>>(shape, a);
+    if (plan.threads == 64) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 64, false>>(shape, a);
+    if (plan.threads == 128) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 128, false>>(shape, a);
+    if (plan.threads == 256) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 256, false>>(shape, a);
+    return launch<&row_norm_backward_ring_kernel<U, Y, Form, 512, false>>(shape, a);
   };
   if constexpr (std::is_same_v<U, Y>) {
     if (a.gate.data) {

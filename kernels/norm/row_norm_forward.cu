@@ -55,12 +55,12 @@ FLA_KERNEL void FLA_BOUNDS(512, 2) row_norm_forward_streamed(FLA_PARAMETERS Forw
   const RowTarget to = row_target<Form::layer>(a, row, group);
   const int64_t gate_offset = a.grid.offset(row, a.gate);
   const bool gated = static_cast<bool>(a.gate.data);
-  const HeldParameters<LateParameter, Form::layer, kWidth, 1> late;
   for (int column = first; column < a.columns; column += step) {
-    float u[kWidth], gate[kWidth];
+    float u[kWidth], w[kWidth], gate[kWidth];
     read(column, u);
+    load_weight(a, group * a.weight_stride + column, w);
     if (gated) load_floats(a.gate.data, gate_offset + column, gate);
-    write_vector<float, Form::layer>(a, u, late, 0, gate, gated, s, to, column);
+    write_vector<float, Form::layer>(a, u, w, gate, gated, s, to, column);
   }
 }
 

@@ -16,7 +16,7 @@ namespace fla::detail {
 // Short rows: several lanes share a row, several rows share a warp. Lanes beyond the last row work on it again
 // without storing, so that every lane reaches the shuffles.
 template <class T, class S, class W, int kVectors, Form kForm>
-FLA_KERNEL void FLA_BOUNDS(128, kIsPlain<kForm> ? (kVectors == 1 ? 11 : 8) : kVectors == 1 ? 8 : 6)
+FLA_KERNEL void FLA_BOUNDS(128, kHasGate<kForm> || kHasMean<kForm> ? 6 : kVectors == 1 ? 11 : 8)
     row_norm_forward_lanes(FLA_PARAMETERS ForwardArgs a) {
   constexpr int kWidth = 16 / sizeof(T);
   wait_for_predecessor();
@@ -26,12 +26,11 @@ FLA_KERNEL void FLA_BOUNDS(128, kIsPlain<kForm> ? (kVectors == 1 ? 11 : 8) : kVe
   const bool mine = wanted < a.grid.rows;
   const int64_t row = mine ? wanted : a.grid.rows - 1;
   RowInRegisters<T, S, kVectors> held;
-  HeldParameters<W, kForm, kWidth, kVectors> parameters;
+  HeldWeight<W, kWidth, kVectors> weight;
   HeldGate<T, kVectors, kHasGate<kForm>> gate;
   held.template read<kForm>(a, row, lane, lanes, vectors);
   gate.read(a, row, lane, lanes, vectors);
-  const uint32_t group = row_group<kForm>(a, row);
-  parameters.read(a, group, lane, lanes, vectors);
+  weight.read(a, row_group<kForm>(a, row), lane, lanes, vectors);
   RowStatistic s;
   float sum = kHasMean<kForm> ? held.sum() : held.sum_of_squares();
   sum = warp_sum(sum, lanes);
@@ -40,7 +39,7 @@ FLA_KERNEL void FLA_BOUNDS(128, kIsPlain<kForm> ? (kVectors == 1 ? 11 : 8) : kVe
     sum = warp_sum(held.sum_of_deviations(s.mean, lane, lanes, vectors), lanes);
   }
   s.rstd = math::rsqrt(fmaf(sum, a.share, a.eps));
-  write_row<kForm>(a, held, parameters, gate, row_target<kForm>(a, row, group), s, lane, lanes, mine ? vectors : 0);
+  write_row<kForm>(a, held, &weight, gate, row, s, lane, lanes, mine ? vectors : 0);
   if (mine && lane == 0) store_statistic<kHasMean<kForm>>(a, row, s);
 }
 
@@ -59,7 +58,7 @@ template <class T, class S, class W, int kVectors, Form kForm>
 FLA_KERNEL void FLA_BOUNDS(512, (kResidentBlocks<kForm, kVectors, sizeof(W)>))
     row_norm_forward_block(FLA_PARAMETERS ForwardArgs a) {
   constexpr int kWidth = 16 / sizeof(T);
-  using Held = std::conditional_t<(kVectors <= 2), W, LateParameter>;
+  constexpr bool kHoldWeight = kVectors <= 2;
   wait_for_predecessor();
   using Row = RowInRegisters<T, S, kVectors>;
   constexpr bool kTail = !Row::kJoined && kVectors > 2;
@@ -77,12 +76,11 @@ FLA_KERNEL void FLA_BOUNDS(512, (kResidentBlocks<kForm, kVectors, sizeof(W)>))
     bulk_commit(&control->barrier);
   }
   Row held;
-  HeldParameters<Held, kForm, kWidth, kVectors> parameters;
+  HeldWeight<W, kWidth, kVectors> weight;
   HeldGate<T, kVectors, kHasGate<kForm>> gate;
   held.template read<kForm>(a, row, thread, threads, kept);
   gate.read(a, row, thread, threads, kept);
-  const uint32_t group = row_group<kForm>(a, row);
-  parameters.read(a, group, thread, threads, kept);
+  if constexpr (kHoldWeight) weight.read(a, row_group<kForm>(a, row), thread, threads, kept);
 
   // Visits the vectors in shared memory.
   auto each_shared = [&](auto visit) {
@@ -114,16 +112,17 @@ FLA_KERNEL void FLA_BOUNDS(512, (kResidentBlocks<kForm, kVectors, sizeof(W)>))
   }
   s.rstd = math::rsqrt(fmaf(sum, a.share, a.eps));
   if (thread == 0) store_statistic<kHasMean<kForm>>(a, row, s);
-  const RowTarget to = row_target<kForm>(a, row, group);
-  write_row<kForm>(a, held, parameters, gate, to, s, thread, threads, kept);
+  write_row<kForm>(a, held, kHoldWeight ? &weight : nullptr, gate, row, s, thread, threads, kept);
   if constexpr (kTail) {
-    const HeldParameters<LateParameter, kForm, kWidth, 1> late;
+    const uint32_t group = a.grid.group(row);
+    const RowTarget to = row_target<kForm>(a, row, group);
     const int64_t gate_base = kHasGate<kForm> ? a.grid.offset(row, a.gate) : 0;
     each_shared([&](float (&u)[kWidth], int v) {
-      float g[kWidth];
+      float w[kWidth], g[kWidth];
       const int column = (kept + v) * kWidth;
+      load_weight(a, group * a.weight_stride + column, w);
       if constexpr (kHasGate<kForm>) load_floats(static_cast<const T*>(a.gate.data.data) + gate_base + column, g);
-      write_vector<T, kForm>(a, u, late, 0, g, kHasGate<kForm>, s, to, column);
+      write_vector<T, kForm>(a, u, w, g, kHasGate<kForm>, s, to, column);
     });
   }
 }
@@ -172,9 +171,9 @@ Status row_norm_forward(ForwardArgs a, Form form, const RowPlan& plan, Stream st
     case Form::rms:
       return f32_weight ? launch_with_second<T, float, Form::rms>(a, plan, stream)
                         : launch_with_second<T, T, Form::rms>(a, plan, stream);
-    case Form::layer: return launch_with_second<T, T, Form::layer>(a, plan, stream);
-    case Form::gated_rms: return launch_form<T, NoSecond, T, Form::gated_rms>(a, plan, stream);
-    default: return launch_form<T, NoSecond, T, Form::gated_layer>(a, plan, stream);
+    case Form::layer: return launch_with_second<T, LateWeight, Form::layer>(a, plan, stream);
+    case Form::gated_rms: return launch_form<T, NoSecond, LateWeight, Form::gated_rms>(a, plan, stream);
+    default: return launch_form<T, NoSecond, LateWeight, Form::gated_layer>(a, plan, stream);
   }
 }
 

@@ -149,8 +149,8 @@ constexpr BackwardPlan plan_row_backward(const BackwardShape& shape) {
   const int64_t room = (kSharedPerMultiprocessor / blocks - 2048) / stage, wanted = plan.threads == 512 ? 4 : 2;
   if (room < 2) return streamed;
   plan.stages = static_cast<int>(room < wanted ? room : wanted);
-  // Clusters live within a group of 16 or 18 multiprocessors: 66, 32 and 16 fit.
-  const int64_t resident = plan.cluster == 1 ? kMultiprocessors : plan.cluster == 2 ? 66 : 128 / plan.cluster;
+  // Clusters live within a group of 16 or 18 multiprocessors: 66, 30 and 15 fit. One more would be a second wave.
+  const int64_t resident = plan.cluster == 1 ? kMultiprocessors : plan.cluster == 2 ? 66 : 120 / plan.cluster;
   plan.parts = in_multiples(parts_for(shape.rows, 1, blocks * resident), groups);
   return plan;
 }
