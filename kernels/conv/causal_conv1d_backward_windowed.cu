@@ -29,7 +29,7 @@ struct Piece {
   uint32_t b, d;
 };
 
-constexpr int kBatch = 4, kBatches = 2;  // tokens of a batch, batches of the ring
+constexpr int kBatch = kBackwardBatch, kBatches = kBackwardBatches;
 
 // A thread's slots of the ring: [batch][token of the batch][x, dy][thread].
 template <class T>

@@ -1,17 +1,20 @@
 // Causal convolution, forward. Traffic: x and y once, plus the residual; taps, bias and window live in
 // registers.
 //
-// A thread takes 8 tokens of 16 bytes of channels. All its loads, the W - 1 tokens before included, leave
-// before the first is used and before the sequence is looked up. Reading those W - 1 tokens again costs L2
-// time only; longer walks, which carry the window but wait for every batch, measured slower (conv_plan.h).
-// Tiles that a sequence boundary cuts go token by token. What does not fit (other strides, W > 4, odd channel
-// counts) takes a thread per element.
+// A thread walks 16 bytes of channels along a segment of one row. Loads run ahead through a ring (token_ring.cuh) that
+// is filled before anything else is looked up, and keeps running across the boundaries of sequences: there the window
+// is set anew, and the batch with the boundary goes token by token. All that is read twice is the W - 1 tokens before a
+// segment. What does not fit (other strides, W > 4, odd channel counts) takes a thread per element.
+//
+// Per element 13 instructions of the 31 that the chip issues at the speed of a copy; on the way per multiprocessor,
+// with 512 threads, 64 to 96 KB.
 #include "common/dispatch.h"
 #include "common/launch.h"
 #include "common/workspace.h"
 #include "conv/causal_conv1d_state.cuh"
 #include "conv/causal_window.cuh"
 #include "conv/conv_plan.h"
+#include "conv/token_ring.cuh"
 #include "fla/conv.h"
 #include "fla/validate.h"
 
@@ -26,133 +29,108 @@ struct ForwardArgs {
   TokenOperand residual, y;
   int64_t rows = 0, channels = 0;
   uint32_t segments = 0, channel_blocks = 0;
-  int32_t lane_bits = 0;
+  int32_t steps = 0, lane_bits = 0;
   Silu silu = Silu::absent;
 };
 
-// kExtras: there is a residual, a mask, or both. Without, the straight path has no branch but the
+// The registers of a thread. kExtras: there is a residual, a mask, or both. Without, a token has no branch but the
 // activation's.
-//
-// The vectors of one thread: tokens [first, end) of channels d to d + V of row b.
 template <class T, int W, bool kExtras>
-struct ForwardTile {
+struct ForwardWalk {
   static constexpr int V = 16 / sizeof(T);
-  Vector<T, V> before[W - 1], now[kForwardSteps], residual[kExtras ? kForwardSteps : 1];
-  int64_t first;
+  Filter<W, V> filter;
+  Past<W, V> past;
+  TokenRing<T, V, kExtras ? 2 : 1, kForwardThreads, kForwardBatch, kForwardBatches> ring;
+  const T *next_x, *next_residual;  // of the next fetch
+  T* next_y;
+  int64_t origin;  // first token, in the row
+  int count;       // tokens
   uint32_t b, d;
-  int count;  // tokens that exist
 };
 
+// `token` goes to slot u of the present batch.
 template <class T, int W, bool kExtras>
-FLA_DEVICE void load_tile(const ForwardArgs& a, ForwardTile<T, W, kExtras>& tile) {
-  constexpr int V = 16 / sizeof(T);
-  const int64_t stride = a.signal.x.stride_t;
-  const T* x = a.signal.x.address<T>(tile.b, tile.first, tile.d);
-  // A tile that is not the row's first has at least kForwardSteps >= W - 1 tokens before it.
-  FLA_UNROLL
-  for (int k = 0; k + 1 < W; ++k)
-    tile.before[k] = tile.first > 0 ? load<T, V>(x - (W - 1 - k) * stride) : zero_vector<T, V>();
-  FLA_UNROLL
-  for (int u = 0; u < kForwardSteps; ++u) {
-    tile.now[u] = u < tile.count ? load<T, V>(x) : zero_vector<T, V>();
-    x += stride;
-  }
-  if constexpr (kExtras) {
-    const int count = a.residual ? tile.count : 0;
-    const T* residual = a.residual ? a.residual.address<T>(tile.b, tile.first, tile.d) : nullptr;
-    FLA_UNROLL
-    for (int u = 0; u < kForwardSteps; ++u)
-      tile.residual[u] = u < count ? load<T, V>(residual + u * a.residual.stride_t) : zero_vector<T, V>();
-  }
+FLA_DEVICE void fetch(const ForwardArgs& a, int token, int u, ForwardWalk<T, W, kExtras>& walk) {
+  if (token >= walk.count) return;
+  walk.ring.fetch(u, 0, walk.next_x);
+  walk.next_x += a.signal.x.stride_t;
+  if (!kExtras || !a.residual) return;
+  walk.ring.fetch(u, kExtras ? 1 : 0, walk.next_residual);
+  walk.next_residual += a.residual.stride_t;
 }
 
-template <bool kExtras, class T, int V>
-FLA_DEVICE void forward_token(const ForwardArgs& a, const Vector<T, V>& stored, uint32_t b, int64_t t,
-                              float (&now)[V]) {
-  if constexpr (kExtras) masked_token<T>(a.signal, stored, b, t, now);
+// Stores y of one token, or zero if it belongs to no sequence.
+template <class T, int W, bool kExtras>
+FLA_DEVICE void forward_step(const ForwardArgs& a, int token, int u, bool inside, ForwardWalk<T, W, kExtras>& walk) {
+  constexpr int V = 16 / sizeof(T);
+  float now[V], z[V], residual[V];
+  FLA_UNROLL
+  for (int e = 0; e < V; ++e) residual[e] = kNoResidual;
+  const auto stored = walk.ring.read(u, 0);
+  if (kExtras && a.residual) unpack(walk.ring.read(u, kExtras ? 1 : 0), residual);
+  fetch(a, token + walk.ring.kDepth, u, walk);
+  if (kExtras) masked_token<T>(a.signal, stored, walk.b, walk.origin + token, now);
   else unpack(stored, now);
+  fir(walk.filter, walk.past, now, z);
+  walk.past.push(now);
+  activate(z, a.silu, residual);
+  if (inside) store_floats(walk.next_y, z);
+  else store(walk.next_y, zero_vector<T, V>());
+  walk.next_y += a.y.stride_t;
 }
 
-// y of one token from its window, which moves on.
-template <bool kExtras, class T, int W, int V>
-FLA_DEVICE void forward_step(const ForwardArgs& a, const Filter<W, V>& filter, Past<W, V>& past,
-                             const Vector<T, V>& stored, const Vector<T, V>& residual, uint32_t b, int64_t t,
-                             T* y) {
-  float now[V], z[V], added[V];
-  forward_token<kExtras>(a, stored, b, t, now);
-  fir(filter, past, now, z);
-  past.push(now);
-  unpack(residual, added);
-  if (!kExtras || !a.residual) {
-    FLA_UNROLL
-    for (int e = 0; e < V; ++e) added[e] = kNoResidual;
-  }
-  activate(z, a.silu, added);
-  store_floats(y, z);
+template <class T, int W, bool kExtras>
+FLA_DEVICE Piece enter_piece(const ForwardArgs& a, int token, int64_t candidate, ForwardWalk<T, W, kExtras>& walk) {
+  const Piece p = piece_from(a.signal.sequences, walk.b, walk.origin, token, walk.count, candidate);
+  if (p.inside) load_past<T>(a.signal, p.sequence, walk.b, walk.origin + token, walk.d, walk.past);
+  return p;
 }
 
-// All tokens of the tile belong to one sequence.
-template <class T, int W, int V, bool kExtras>
-FLA_DEVICE void forward_whole(const ForwardArgs& a, const Filter<W, V>& filter,
-                              const ForwardTile<T, W, kExtras>& tile, const Sequence& sequence) {
-  Past<W, V> past;
-  if (tile.first - (W - 1) >= sequence.begin) {
-    FLA_UNROLL
-    for (int k = 0; k + 1 < W; ++k)
-      forward_token<kExtras>(a, tile.before[k], tile.b, tile.first - (W - 1) + k, past.token[k]);
-  } else {
-    load_past<T>(a.signal, sequence, tile.b, tile.first, tile.d, past);
-  }
-  T* y = a.y.address<T>(tile.b, tile.first, tile.d);
-  FLA_UNROLL
-  for (int u = 0; u < kForwardSteps; ++u) {
-    if (u < tile.count)
-      forward_step<kExtras>(a, filter, past, tile.now[u], tile.residual[kExtras ? u : 0], tile.b,
-                            tile.first + u, y);
-    y += a.y.stride_t;
-  }
-}
-
-// Sequences begin or end inside the tile, or tokens belong to none.
-template <bool kExtras, class T, int W, int V>
-FLA_DEVICE void forward_pieces(const ForwardArgs& a, const Filter<W, V>& filter, uint32_t b, uint32_t d,
-                               int64_t first, int64_t end, Sequence sequence) {
-  Past<W, V> past = {};
+template <class T, int W, bool kExtras>
+FLA_DEVICE void forward_walk(const ForwardArgs& a, ForwardWalk<T, W, kExtras>& walk) {
+  constexpr int kBatch = kForwardBatch;
+  walk.ring.rewind();
   FLA_NO_UNROLL
-  for (int64_t t = first; t < end; ++t) {
-    if (t >= sequence.end) sequence = a.signal.sequences.covering(b, t, sequence.index + 1);
-    T* y = a.y.address<T>(b, t, d);
-    if (t < sequence.begin || t >= sequence.end) {
-      store(y, zero_vector<T, V>());
-      continue;
+  for (int batch = 0; batch < kForwardBatches; ++batch) {
+    FLA_UNROLL
+    for (int u = 0; u < kBatch; ++u) fetch(a, batch * kBatch + u, u, walk);
+    walk.ring.advance();
+  }
+  load_filter(a.filter, walk.d, walk.filter);
+  Piece piece = enter_piece(a, 0, 0, walk);
+  FLA_NO_UNROLL
+  for (int token = 0; token < walk.count; token += kBatch) {
+    walk.ring.wait();
+    if (piece.inside && token + kBatch <= piece.stop) {
+      FLA_UNROLL
+      for (int u = 0; u < kBatch; ++u) forward_step(a, token + u, u, true, walk);
+    } else {
+      FLA_NO_UNROLL
+      for (int u = 0; u < kBatch && token + u < walk.count; ++u) {
+        if (token + u == piece.stop) piece = enter_piece(a, token + u, next_candidate(piece), walk);
+        forward_step(a, token + u, u, piece.inside, walk);
+      }
     }
-    if (t == first || t == sequence.begin) load_past<T>(a.signal, sequence, b, t, d, past);
-    Vector<T, V> added = {};
-    if (kExtras && a.residual) added = load<T, V>(a.residual.address<T>(b, t, d));
-    forward_step<kExtras>(a, filter, past, load<T, V>(a.signal.x.address<T>(b, t, d)), added, b, t, y);
+    walk.ring.advance();
   }
 }
 
 template <class T, int W, bool kExtras>
-FLA_KERNEL void FLA_BOUNDS(kForwardThreads, kExtras ? 6 : 8) forward_windowed(FLA_PARAMETERS ForwardArgs a) {
-  constexpr int V = 16 / sizeof(T);
+FLA_KERNEL void FLA_BOUNDS(kForwardThreads, kForwardBlocks) forward_windowed(FLA_PARAMETERS ForwardArgs a) {
   const uint32_t group = blockIdx.x / a.channel_blocks, channel_block = blockIdx.x - group * a.channel_blocks;
-  const uint32_t lane = threadIdx.x & ((1u << a.lane_bits) - 1), walk = threadIdx.x >> a.lane_bits;
-  const uint32_t segment = group * (kForwardThreads >> a.lane_bits) + walk, row = segment / a.segments;
-  ForwardTile<T, W, kExtras> tile;
-  tile.b = row;
-  tile.d = ((channel_block << a.lane_bits) + lane) * V;
-  if (tile.b >= a.rows || tile.d >= a.channels) return;
-  tile.first = static_cast<int64_t>(segment - row * a.segments) * kForwardSteps;
-  const int64_t left = a.signal.sequences.tokens - tile.first;
-  tile.count = left < kForwardSteps ? static_cast<int>(left) : kForwardSteps;
-  load_tile(a, tile);
-  Filter<W, V> filter;
-  load_filter(a.filter, tile.d, filter);
-  const int64_t end = tile.first + tile.count;
-  const Sequence sequence = a.signal.sequences.covering(tile.b, tile.first);
-  if (sequence.begin <= tile.first && end <= sequence.end) forward_whole(a, filter, tile, sequence);
-  else forward_pieces<kExtras, T>(a, filter, tile.b, tile.d, tile.first, end, sequence);
+  const uint32_t lane = threadIdx.x & ((1u << a.lane_bits) - 1), team = threadIdx.x >> a.lane_bits;
+  const uint32_t segment = group * (kForwardThreads >> a.lane_bits) + team;
+  ForwardWalk<T, W, kExtras> walk = {};
+  walk.b = segment / a.segments;
+  walk.d = ((channel_block << a.lane_bits) + lane) * walk.V;
+  if (walk.b >= a.rows || walk.d >= a.channels) return;
+  walk.origin = static_cast<int64_t>(segment - walk.b * a.segments) * a.steps;
+  const int64_t left = a.signal.sequences.tokens - walk.origin;
+  walk.count = left < a.steps ? static_cast<int>(left) : a.steps;
+  walk.next_x = a.signal.x.address<T>(walk.b, walk.origin, walk.d);
+  if (kExtras && a.residual) walk.next_residual = a.residual.address<T>(walk.b, walk.origin, walk.d);
+  walk.next_y = a.y.address<T>(walk.b, walk.origin, walk.d);
+  forward_walk(a, walk);
 }
 
 constexpr int kElementChannels = 32, kElementTokens = 8;
@@ -172,15 +150,20 @@ FLA_KERNEL void FLA_BOUNDS(kElementThreads, 4) forward_elements(FLA_PARAMETERS F
 
 template <class T, bool kExtras>
 Status launch_windowed(const ForwardArgs& a, const WalkPlan& p, Stream stream) {
-  const Launch shape = {.grid = p.blocks(), .block = kForwardThreads, .stream = stream};
-  if (a.filter.taps == 2) return launch<&forward_windowed<T, 2, kExtras>>(shape, a);
-  if (a.filter.taps == 3) return launch<&forward_windowed<T, 3, kExtras>>(shape, a);
-  return launch<&forward_windowed<T, 4, kExtras>>(shape, a);
+  const auto launch_taps = [&]<int W>() {
+    using Walk = ForwardWalk<T, W, kExtras>;
+    return launch<&forward_windowed<T, W, kExtras>>(
+        {.grid = p.blocks(), .block = kForwardThreads, .shared_bytes = decltype(Walk::ring)::kTotalBytes, .stream = stream}, a);
+  };
+  if (a.filter.taps == 2) return launch_taps.template operator()<2>();
+  if (a.filter.taps == 3) return launch_taps.template operator()<3>();
+  return launch_taps.template operator()<4>();
 }
 
 Status convolve(const CausalConv1dForward& a, ForwardArgs& args, const ConvExtent& e, Stream stream) {
   const WalkPlan p = plan(a);
   args.segments = static_cast<uint32_t>(p.segments);
+  args.steps = static_cast<int32_t>(p.steps);
   args.lane_bits = p.lane_bits;
   args.channel_blocks = static_cast<uint32_t>(p.channel_blocks);
   if (p.windowed) {

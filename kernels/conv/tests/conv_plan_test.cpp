@@ -50,15 +50,24 @@ TEST(ConvPlan, KeepsTheModelShapeOnTheMeasuredMapping) {
   EXPECT_TRUE(forward.windowed);
   EXPECT_EQ(forward.vector, 8);
   EXPECT_EQ(forward.walks, 2);
+  EXPECT_EQ(forward.steps, kLongestForward);
   const WalkPlan backward = plan(backward_case(4, 8192, 4096, 4));
   EXPECT_TRUE(backward.windowed);
-  EXPECT_EQ(backward.steps, kLongestSegment);
-  EXPECT_EQ(backward.groups, 64);  // rows of partial sums
+  EXPECT_EQ(backward.steps, kLongestBackward);
+  EXPECT_EQ(backward.groups, 32);  // rows of partial sums
 }
 
 TEST(ConvPlan, ShortensSegmentsOfSmallProblems) {
-  EXPECT_EQ(backward_steps(extent_of(backward_case(1, 128, 256, 4))), kShortestSegment);
-  EXPECT_EQ(backward_steps(extent_of(backward_case(8, 8192, 4096, 4))), kLongestSegment);
+  EXPECT_EQ(forward_steps(extent_of(forward_case(1, 128, 256, 4)), 8), kShortestForward);
+  EXPECT_EQ(forward_steps(extent_of(forward_case(1, 4096, 2048, 4)), 8), 16);
+  EXPECT_EQ(backward_steps(extent_of(backward_case(1, 128, 256, 4))), kShortestBackward);
+  EXPECT_EQ(backward_steps(extent_of(backward_case(8, 8192, 4096, 4))), kLongestBackward);
+}
+
+// A walk shorter than the ring would leave the refilling of slots to large problems, which the emulator never sees.
+TEST(ConvPlan, ShortestWalksRefillTheRing) {
+  EXPECT_GT(kShortestForward, kForwardBatch * kForwardBatches);
+  EXPECT_GT(kShortestBackward, kBackwardBatch * kBackwardBatches);
 }
 
 TEST(ConvPlan, LeavesTheWindowForOtherTapCounts) {
@@ -97,7 +106,7 @@ TEST(ConvPlan, LeavesTheWindowForLayoutsThatVectorsDoNotFit) {
 
 TEST(ConvPlan, LeavesTheWindowForMoreSegmentsThan32BitsCount) {
   EXPECT_TRUE(plan(forward_case(1, int64_t{1} << 34, 8, 4)).windowed);
-  EXPECT_FALSE(plan(forward_case(1, int64_t{1} << 36, 8, 4)).windowed);
+  EXPECT_FALSE(plan(forward_case(1, int64_t{1} << 40, 8, 4)).windowed);
 }
 
 TEST(ConvPlan, ReadsExtentsOfPackedAndBatchlessTensors) {
