@@ -3,115 +3,101 @@
 // recomputed. The walk goes on W - 1 tokens past its segment to finish dx, which is all that is read twice.
 // The sums of dweight and dbias stay in registers for the whole walk and leave as one row per block.
 //
-// Loads run kBatches batches ahead, through a ring in shared memory that each thread keeps to itself: registers hold four
-// tokens at most, which is 32 KB in flight on a multiprocessor where 40 to 55 are needed. A slot is refilled as soon as it
-// has been unpacked; there is no barrier.
+// Loads run ahead through a ring (token_ring.cuh) that is filled before anything else is looked up, and keeps running
+// across the boundaries of sequences: where one ends, the dx still open are finished without further tokens.
 #include <algorithm>
 
 #include "common/dispatch.h"
 #include "common/launch.h"
-#include "common/ptx.cuh"
 #include "common/warp.cuh"
 #include "conv/causal_conv1d_backward.cuh"
+#include "conv/token_ring.cuh"
 
 namespace fla::detail {
 namespace {
 
 constexpr int V = kBackwardVector;
 
-// Tokens of a segment that belong to one sequence, counted from the first of them in 32 bits.
-struct Piece {
-  int64_t index;       // of the sequence
-  int64_t begin;       // first token, in the row
-  int64_t final_slot;  // of dfinal_state, for the first token; negative: the token is not in the final state
-  int own;             // tokens of the piece
-  int live;            // tokens whose g its dx need: W - 1 more, but none past the sequence
-  uint32_t b, d;
-};
-
-constexpr int kBatch = kBackwardBatch, kBatches = kBackwardBatches;
-
-// A thread's slots of the ring: [batch][token of the batch][x, dy][thread].
-template <class T>
-struct Ring {
-  static constexpr int kBytes = V * sizeof(T), kTokenBytes = 2 * kBackwardThreads * kBytes;
-  static constexpr int kBatchBytes = kBatch * kTokenBytes, kTotalBytes = kBatches * kBatchBytes;
-  unsigned char* batch;  // the present one
-
-  FLA_DEVICE T* x(int u) const { return reinterpret_cast<T*>(batch + u * kTokenBytes); }
-  FLA_DEVICE T* dy(int u) const { return reinterpret_cast<T*>(batch + u * kTokenBytes + kBackwardThreads * kBytes); }
-  FLA_DEVICE void advance() {
-    unsigned char* first = shared_memory<unsigned char>() + static_cast<int>(threadIdx.x) * kBytes;
-    batch += kBatchBytes;
-    if (batch == first + kTotalBytes) batch = first;
-  }
-  FLA_DEVICE void rewind() { batch = shared_memory<unsigned char>() + static_cast<int>(threadIdx.x) * kBytes; }
-};
-
-// The registers of a thread.
+// The registers of a thread. Tokens are counted from the first of the segment.
 template <class T, int W>
 struct BackwardWalk {
+  using Ring = TokenRing<T, V, 2, kBackwardThreads, kBackwardBatch, kBackwardBatches>;
   Filter<W, V> filter;
   Past<W, V> past, past_g;
   float dweight[W][V], dbias[V];
-  Ring<T> ring;
-  const T *next_x, *next_dy;  // of the next refill
+  Ring ring;
+  const T *next_x, *next_dy;  // of the next fetch
   T* next_dx;                 // of the next dx
+  int64_t origin;             // first token, in the row
+  int own;                    // tokens of the segment
+  int count;                  // tokens to read: W - 1 more, but none past the row
+  uint32_t b, d;
+  Piece piece;
+  int first;      // token of the piece
+  int plain_end;  // tokens before it are owned, and finish no dx that has a part of the final state's gradient
 };
 
 // `token` goes to slot u of the present batch.
 template <class T, int W>
-FLA_DEVICE void refill(const ConvBackwardArgs& a, const Piece& p, int token, int u, BackwardWalk<T, W>& walk) {
-  if (token >= p.live) return;
-  async_copy<Ring<T>::kBytes>(walk.ring.x(u), walk.next_x);
-  async_copy<Ring<T>::kBytes>(walk.ring.dy(u), walk.next_dy);
+FLA_DEVICE void fetch(const ConvBackwardArgs& a, int token, int u, BackwardWalk<T, W>& walk) {
+  if (token >= walk.count) return;
+  walk.ring.fetch(u, 0, walk.next_x);
+  walk.ring.fetch(u, 1, walk.next_dy);
   walk.next_x += a.signal.x.stride_t;
   walk.next_dy += a.dy.stride_t;
 }
 
 // dx of the token W - 1 before `token`, whose g is the last that it needs.
 template <bool kEdge, class T, int W>
-FLA_DEVICE void emit_dx(const ConvBackwardArgs& a, const Piece& p, int token, const float (&g)[V],
-                        BackwardWalk<T, W>& walk) {
+FLA_DEVICE void emit_dx(const ConvBackwardArgs& a, int token, const float (&g)[V], BackwardWalk<T, W>& walk) {
   const int out = token - (W - 1);
   float dx[V];
   FLA_UNROLL
   for (int e = 0; e < V; ++e) dx[e] = walk.filter.tap[W - 1][e] * walk.past_g.token[0][e];
   FLA_UNROLL
   for (int j = 1; j < W; ++j) {
-    if (kEdge && out + j >= p.live) break;
+    if (kEdge && out + j >= walk.piece.stop) break;
     FLA_UNROLL
     for (int e = 0; e < V; ++e)
       dx[e] = fmaf(walk.filter.tap[W - 1 - j][e], j + 1 < W ? walk.past_g.token[j < W - 1 ? j : 0][e] : g[e],
                    dx[e]);
   }
-  if (kEdge && a.dfinal_state && p.final_slot + out >= 0) {
-    float from_state[V];
-    a.dfinal_state.read(p.index, p.d, p.final_slot + out, from_state);
-    FLA_UNROLL
-    for (int e = 0; e < V; ++e) dx[e] += from_state[e];
+  if (kEdge && a.dfinal_state) {
+    const int64_t slot = walk.origin + out + a.signal.slots - walk.piece.sequence.end;
+    if (slot >= 0) {
+      float from_state[V];
+      a.dfinal_state.read(walk.piece.sequence.index, walk.d, slot, from_state);
+      FLA_UNROLL
+      for (int e = 0; e < V; ++e) dx[e] += from_state[e];
+    }
   }
-  if (a.signal.mask) scale(dx, a.signal.mask.read(p.b, p.begin + out));
+  if (a.signal.mask) scale(dx, a.signal.mask.read(walk.b, walk.origin + out));
   store_floats(walk.next_dx, dx);
   walk.next_dx += a.dx.stride_t;
 }
 
+// The windows move on, and the oldest token leaves as dx.
 template <bool kEdge, class T, int W>
-FLA_DEVICE void backward_step(const ConvBackwardArgs& a, const Piece& p, int token, int u,
-                              BackwardWalk<T, W>& walk) {
-  float now[V] = {}, g[V] = {};
-  if (!kEdge || token < p.live) {
-    float z[V];
-    const auto dy = load<T, V>(walk.ring.dy(u));
-    masked_token<T>(a.signal, load<T, V>(walk.ring.x(u)), p.b, p.begin + token, now);
-    refill(a, p, token + kBatches * kBatch, u, walk);
-    fir(walk.filter, walk.past, now, z);
-    unpack(dy, g);
-    if (a.dresidual && (!kEdge || token < p.own))
-      store(a.dresidual.address<T>(p.b, p.begin + token, p.d), dy);
-    multiply_by_slope(z, a.silu, g);
-  }
-  if (!kEdge || token < p.own) {
+FLA_DEVICE void shift(const ConvBackwardArgs& a, int token, const float (&now)[V], const float (&g)[V],
+                      BackwardWalk<T, W>& walk) {
+  const int out = token - (W - 1);
+  if (a.dx && (!kEdge || (out >= walk.first && out < walk.own))) emit_dx<kEdge>(a, token, g, walk);
+  walk.past.push(now);
+  walk.past_g.push(g);
+}
+
+template <bool kEdge, class T, int W>
+FLA_DEVICE void backward_step(const ConvBackwardArgs& a, int token, int u, BackwardWalk<T, W>& walk) {
+  float now[V], z[V], g[V];
+  const auto dy = walk.ring.read(u, 1);
+  masked_token<T>(a.signal, walk.ring.read(u, 0), walk.b, walk.origin + token, now);
+  fetch(a, token + walk.ring.kDepth, u, walk);
+  fir(walk.filter, walk.past, now, z);
+  unpack(dy, g);
+  if (a.dresidual && (!kEdge || token < walk.own))
+    store(a.dresidual.address<T>(walk.b, walk.origin + token, walk.d), dy);
+  multiply_by_slope(z, a.silu, g);
+  if (!kEdge || token < walk.own) {
     FLA_UNROLL
     for (int e = 0; e < V; ++e) {
       FLA_UNROLL
@@ -121,80 +107,78 @@ FLA_DEVICE void backward_step(const ConvBackwardArgs& a, const Piece& p, int tok
       walk.dbias[e] += g[e];
     }
   }
-  const int out = token - (W - 1);
-  if (a.dx && (!kEdge || (out >= 0 && out < p.own))) emit_dx<kEdge>(a, p, token, g, walk);
-  walk.past.push(now);
-  walk.past_g.push(g);
+  shift<kEdge>(a, token, now, g, walk);
 }
 
 template <class T, int W>
-FLA_DEVICE void walk_piece(const ConvBackwardArgs& a, const Piece& p, const Sequence& sequence,
-                           BackwardWalk<T, W>& walk) {
-  walk.next_x = a.signal.x.address<T>(p.b, p.begin, p.d);
-  walk.next_dy = a.dy.address<T>(p.b, p.begin, p.d);
-  if (a.dx) walk.next_dx = a.dx.address<T>(p.b, p.begin, p.d);
+FLA_DEVICE void enter_piece(const ConvBackwardArgs& a, int token, int64_t candidate, BackwardWalk<T, W>& walk) {
+  walk.piece = piece_from(a.signal.sequences, walk.b, walk.origin, token, walk.count, candidate);
+  const Sequence& sequence = walk.piece.sequence;
+  walk.first = token;
+  walk.plain_end = 0;
+  if (!walk.piece.inside) return;
+  walk.plain_end = walk.piece.stop < walk.own ? walk.piece.stop : walk.own;
+  // The first token in the final state, and the W - 1 that its dx waits for.
+  const int64_t in_state = sequence.end - a.signal.slots - walk.origin + W - 1;
+  if (a.dfinal_state && in_state < walk.plain_end) walk.plain_end = in_state < 0 ? 0 : static_cast<int>(in_state);
+  load_past<T>(a.signal, sequence, walk.b, walk.origin + token, walk.d, walk.past);
+}
+
+// Finishes the dx that are open where the piece stops.
+template <class T, int W>
+FLA_DEVICE void leave_piece(const ConvBackwardArgs& a, BackwardWalk<T, W>& walk) {
+  if (!walk.piece.inside) return;
+  const float none[V] = {};
+  FLA_NO_UNROLL
+  for (int j = 0; j < W - 1; ++j) shift<true>(a, walk.piece.stop + j, none, none, walk);
+}
+
+// A token of no sequence.
+template <class T, int W>
+FLA_DEVICE void clear_gradients(const ConvBackwardArgs& a, int token, int u, BackwardWalk<T, W>& walk) {
+  fetch(a, token + walk.ring.kDepth, u, walk);
+  if (token >= walk.own) return;
+  if (a.dresidual) store(a.dresidual.address<T>(walk.b, walk.origin + token, walk.d), zero_vector<T, V>());
+  if (!a.dx) return;
+  store(walk.next_dx, zero_vector<T, V>());
+  walk.next_dx += a.dx.stride_t;
+}
+
+template <class T, int W>
+FLA_DEVICE void edge_step(const ConvBackwardArgs& a, int token, int u, BackwardWalk<T, W>& walk) {
+  if (token == walk.piece.stop) {
+    leave_piece(a, walk);
+    enter_piece(a, token, next_candidate(walk.piece), walk);
+  }
+  if (walk.piece.inside) backward_step<true>(a, token, u, walk);
+  else clear_gradients(a, token, u, walk);
+}
+
+template <class T, int W>
+FLA_DEVICE void walk_segment(const ConvBackwardArgs& a, BackwardWalk<T, W>& walk) {
+  constexpr int kBatch = kBackwardBatch;
   walk.ring.rewind();
   FLA_NO_UNROLL
-  for (int batch = 0; batch < kBatches; ++batch) {
+  for (int batch = 0; batch < kBackwardBatches; ++batch) {
     FLA_UNROLL
-    for (int u = 0; u < kBatch; ++u) refill(a, p, batch * kBatch + u, u, walk);
-    async_commit();
+    for (int u = 0; u < kBatch; ++u) fetch(a, batch * kBatch + u, u, walk);
     walk.ring.advance();
   }
-  load_past<T>(a.signal, sequence, p.b, p.begin, p.d, walk.past);
-  // Plain batches: every token is owned, every dx belongs to the piece and lies before the final state.
-  int plain_end = p.own;
-  if (a.dfinal_state && p.final_slot + plain_end > W - 1) plain_end = static_cast<int>(W - 1 - p.final_slot);
+  load_filter(a.filter, walk.d, walk.filter);
+  enter_piece(a, 0, 0, walk);
   FLA_NO_UNROLL
-  for (int token = 0; token < p.own + W - 1; token += kBatch) {
-    async_wait<kBatches - 1>();
-    if (token >= W - 1 && token + kBatch <= plain_end) {
+  for (int token = 0; token < walk.count; token += kBatch) {
+    walk.ring.wait();
+    if (token >= walk.first + W - 1 && token + kBatch <= walk.plain_end) {
       FLA_UNROLL
-      for (int u = 0; u < kBatch; ++u) backward_step<false>(a, p, token + u, u, walk);
+      for (int u = 0; u < kBatch; ++u) backward_step<false>(a, token + u, u, walk);
     } else {
-      FLA_UNROLL
-      for (int u = 0; u < kBatch; ++u) backward_step<true>(a, p, token + u, u, walk);
+      FLA_NO_UNROLL
+      for (int u = 0; u < kBatch && token + u < walk.count; ++u) edge_step(a, token + u, u, walk);
     }
-    async_commit();
     walk.ring.advance();
   }
-}
-
-// Tokens of no sequence.
-template <class T>
-FLA_DEVICE void clear_gradients(const ConvBackwardArgs& a, uint32_t b, uint32_t d, int64_t begin,
-                                int64_t end) {
-  for (int64_t t = begin; t < end; ++t) {
-    if (a.dx) store(a.dx.address<T>(b, t, d), zero_vector<T, V>());
-    if (a.dresidual) store(a.dresidual.address<T>(b, t, d), zero_vector<T, V>());
-  }
-}
-
-template <class T, int W>
-FLA_DEVICE void walk_segment(const ConvBackwardArgs& a, uint32_t b, uint32_t d, int64_t begin, int64_t end,
-                             BackwardWalk<T, W>& walk) {
-  int64_t from = 0;
-  FLA_NO_UNROLL
-  for (int64_t t = begin; t < end;) {
-    const Sequence sequence = a.signal.sequences.covering(b, t, from);
-    const int64_t bound = t < sequence.begin ? sequence.begin : sequence.end;
-    const int64_t piece_end = bound < end ? bound : end, needed = piece_end + W - 1;
-    if (t < sequence.begin) {
-      clear_gradients<T>(a, b, d, t, piece_end);
-      from = sequence.index;
-    } else {
-      const Piece p = {.index = sequence.index,
-                       .begin = t,
-                       .final_slot = t + a.signal.slots - sequence.end,
-                       .own = static_cast<int>(piece_end - t),
-                       .live = static_cast<int>((needed < sequence.end ? needed : sequence.end) - t),
-                       .b = b,
-                       .d = d};
-      walk_piece(a, p, sequence, walk);
-      from = sequence.index + 1;
-    }
-    t = piece_end;
-  }
+  leave_piece(a, walk);
 }
 
 // Adds the walks of the block in order and stores its row of partial sums.
@@ -229,7 +213,7 @@ FLA_DEVICE void store_partials(const ConvBackwardArgs& a, const BackwardWalk<T, 
 }
 
 template <class T, int W>
-FLA_KERNEL void FLA_BOUNDS(kBackwardThreads, 4) backward_windowed(FLA_PARAMETERS ConvBackwardArgs a) {
+FLA_KERNEL void FLA_BOUNDS(kBackwardThreads, kBackwardBlocks) backward_windowed(FLA_PARAMETERS ConvBackwardArgs a) {
   const uint32_t group = blockIdx.x / a.channel_blocks, channel_block = blockIdx.x - group * a.channel_blocks;
   const uint32_t lane = threadIdx.x & ((1u << a.lane_bits) - 1);
   const uint32_t segment = group * (kBackwardThreads >> a.lane_bits) + (threadIdx.x >> a.lane_bits);
@@ -237,10 +221,16 @@ FLA_KERNEL void FLA_BOUNDS(kBackwardThreads, 4) backward_windowed(FLA_PARAMETERS
   const uint32_t first_channel = (channel_block << a.lane_bits) * V, d = first_channel + lane * V;
   BackwardWalk<T, W> walk = {};
   if (b < a.rows && d < a.channels) {
-    load_filter(a.filter, d, walk.filter);
-    const int64_t tokens = a.signal.sequences.tokens;
-    const int64_t begin = static_cast<int64_t>(segment - b * a.segments) * a.steps, end = begin + a.steps;
-    walk_segment(a, b, d, begin, end < tokens ? end : tokens, walk);
+    walk.b = b;
+    walk.d = d;
+    walk.origin = static_cast<int64_t>(segment - b * a.segments) * a.steps;
+    const int64_t left = a.signal.sequences.tokens - walk.origin;
+    walk.own = left < a.steps ? static_cast<int>(left) : a.steps;
+    walk.count = left < a.steps + W - 1 ? static_cast<int>(left) : a.steps + W - 1;
+    walk.next_x = a.signal.x.address<T>(b, walk.origin, d);
+    walk.next_dy = a.dy.address<T>(b, walk.origin, d);
+    if (a.dx) walk.next_dx = a.dx.address<T>(b, walk.origin, d);
+    walk_segment(a, walk);
   }
   store_partials(a, walk, group, first_channel);
 }
@@ -250,7 +240,7 @@ Status launch_windowed(const ConvBackwardArgs& a, const WalkPlan& p, Stream stre
   const int sums = kBackwardThreads * V * (static_cast<int>(a.filter.taps) + 1) * static_cast<int>(sizeof(float));
   const Launch shape = {.grid = p.blocks(),
                         .block = kBackwardThreads,
-                        .shared_bytes = static_cast<size_t>(std::max(sums, Ring<T>::kTotalBytes)),
+                        .shared_bytes = static_cast<size_t>(std::max(sums, BackwardWalk<T, 4>::Ring::kTotalBytes)),
                         .stream = stream};
   if (a.filter.taps == 2) return launch<&backward_windowed<T, 2>>(shape, a);
   if (a.filter.taps == 3) return launch<&backward_windowed<T, 3>>(shape, a);
