@@ -18,8 +18,9 @@ namespace {
 
 constexpr int V = kBackwardVector;
 
-// The registers of a thread. Tokens are counted from the first of the segment.
-template <class T, int W>
+// The registers of a thread. Tokens are counted from the first of the segment. kExtras: there is a mask or dresidual, or
+// no dx. Without, the tokens of a batch are straight-line code.
+template <class T, int W, bool kExtras>
 struct BackwardWalk {
   using Ring = TokenRing<T, V, 2, kBackwardThreads, kBackwardBatch, kBackwardBatches>;
   Filter<W, V> filter;
@@ -38,8 +39,8 @@ struct BackwardWalk {
 };
 
 // `token` goes to slot u of the present batch.
-template <class T, int W>
-FLA_DEVICE void fetch(const ConvBackwardArgs& a, int token, int u, BackwardWalk<T, W>& walk) {
+template <class T, int W, bool kExtras>
+FLA_DEVICE void fetch(const ConvBackwardArgs& a, int token, int u, BackwardWalk<T, W, kExtras>& walk) {
   if (token >= walk.count) return;
   walk.ring.fetch(u, 0, walk.next_x);
   walk.ring.fetch(u, 1, walk.next_dy);
@@ -48,8 +49,8 @@ FLA_DEVICE void fetch(const ConvBackwardArgs& a, int token, int u, BackwardWalk<
 }
 
 // dx of the token W - 1 before `token`, whose g is the last that it needs.
-template <bool kEdge, class T, int W>
-FLA_DEVICE void emit_dx(const ConvBackwardArgs& a, int token, const float (&g)[V], BackwardWalk<T, W>& walk) {
+template <bool kEdge, class T, int W, bool kExtras>
+FLA_DEVICE void emit_dx(const ConvBackwardArgs& a, int token, const float (&g)[V], BackwardWalk<T, W, kExtras>& walk) {
   const int out = token - (W - 1);
   float dx[V];
   FLA_UNROLL
@@ -71,32 +72,35 @@ FLA_DEVICE void emit_dx(const ConvBackwardArgs& a, int token, const float (&g)[V
       for (int e = 0; e < V; ++e) dx[e] += from_state[e];
     }
   }
-  if (a.signal.mask) scale(dx, a.signal.mask.read(walk.b, walk.origin + out));
+  if (kExtras && a.signal.mask) scale(dx, a.signal.mask.read(walk.b, walk.origin + out));
   store_floats(walk.next_dx, dx);
   walk.next_dx += a.dx.stride_t;
 }
 
 // The windows move on, and the oldest token leaves as dx.
-template <bool kEdge, class T, int W>
+template <bool kEdge, class T, int W, bool kExtras>
 FLA_DEVICE void shift(const ConvBackwardArgs& a, int token, const float (&now)[V], const float (&g)[V],
-                      BackwardWalk<T, W>& walk) {
+                      BackwardWalk<T, W, kExtras>& walk) {
   const int out = token - (W - 1);
-  if (a.dx && (!kEdge || (out >= walk.first && out < walk.own))) emit_dx<kEdge>(a, token, g, walk);
+  if ((!kExtras || a.dx) && (!kEdge || (out >= walk.first && out < walk.own))) emit_dx<kEdge>(a, token, g, walk);
   walk.past.push(now);
   walk.past_g.push(g);
 }
 
-template <bool kEdge, class T, int W>
-FLA_DEVICE void backward_step(const ConvBackwardArgs& a, int token, int u, BackwardWalk<T, W>& walk) {
+template <bool kEdge, class T, int W, bool kExtras>
+FLA_DEVICE void backward_step(const ConvBackwardArgs& a, int token, int u, Silu silu,
+                              BackwardWalk<T, W, kExtras>& walk) {
   float now[V], z[V], g[V];
   const auto dy = walk.ring.read(u, 1);
-  masked_token<T>(a.signal, walk.ring.read(u, 0), walk.b, walk.origin + token, now);
+  const auto x = walk.ring.read(u, 0);
   fetch(a, token + walk.ring.kDepth, u, walk);
+  if (kExtras) masked_token<T>(a.signal, x, walk.b, walk.origin + token, now);
+  else unpack(x, now);
   fir(walk.filter, walk.past, now, z);
   unpack(dy, g);
-  if (a.dresidual && (!kEdge || token < walk.own))
+  if (kExtras && a.dresidual && (!kEdge || token < walk.own))
     store(a.dresidual.address<T>(walk.b, walk.origin + token, walk.d), dy);
-  multiply_by_slope(z, a.silu, g);
+  multiply_by_slope(z, silu, g);
   if (!kEdge || token < walk.own) {
     FLA_UNROLL
     for (int e = 0; e < V; ++e) {
@@ -110,8 +114,8 @@ FLA_DEVICE void backward_step(const ConvBackwardArgs& a, int token, int u, Backw
   shift<kEdge>(a, token, now, g, walk);
 }
 
-template <class T, int W>
-FLA_DEVICE void enter_piece(const ConvBackwardArgs& a, int token, int64_t candidate, BackwardWalk<T, W>& walk) {
+template <class T, int W, bool kExtras>
+FLA_DEVICE void enter_piece(const ConvBackwardArgs& a, int token, int64_t candidate, BackwardWalk<T, W, kExtras>& walk) {
   walk.piece = piece_from(a.signal.sequences, walk.b, walk.origin, token, walk.count, candidate);
   const Sequence& sequence = walk.piece.sequence;
   walk.first = token;
@@ -125,8 +129,8 @@ FLA_DEVICE void enter_piece(const ConvBackwardArgs& a, int token, int64_t candid
 }
 
 // Finishes the dx that are open where the piece stops.
-template <class T, int W>
-FLA_DEVICE void leave_piece(const ConvBackwardArgs& a, BackwardWalk<T, W>& walk) {
+template <class T, int W, bool kExtras>
+FLA_DEVICE void leave_piece(const ConvBackwardArgs& a, BackwardWalk<T, W, kExtras>& walk) {
   if (!walk.piece.inside) return;
   const float none[V] = {};
   FLA_NO_UNROLL
@@ -134,28 +138,28 @@ FLA_DEVICE void leave_piece(const ConvBackwardArgs& a, BackwardWalk<T, W>& walk)
 }
 
 // A token of no sequence.
-template <class T, int W>
-FLA_DEVICE void clear_gradients(const ConvBackwardArgs& a, int token, int u, BackwardWalk<T, W>& walk) {
+template <class T, int W, bool kExtras>
+FLA_DEVICE void clear_gradients(const ConvBackwardArgs& a, int token, int u, BackwardWalk<T, W, kExtras>& walk) {
   fetch(a, token + walk.ring.kDepth, u, walk);
   if (token >= walk.own) return;
-  if (a.dresidual) store(a.dresidual.address<T>(walk.b, walk.origin + token, walk.d), zero_vector<T, V>());
-  if (!a.dx) return;
+  if (kExtras && a.dresidual) store(a.dresidual.address<T>(walk.b, walk.origin + token, walk.d), zero_vector<T, V>());
+  if (kExtras && !a.dx) return;
   store(walk.next_dx, zero_vector<T, V>());
   walk.next_dx += a.dx.stride_t;
 }
 
-template <class T, int W>
-FLA_DEVICE void edge_step(const ConvBackwardArgs& a, int token, int u, BackwardWalk<T, W>& walk) {
+template <class T, int W, bool kExtras>
+FLA_DEVICE void edge_step(const ConvBackwardArgs& a, int token, int u, BackwardWalk<T, W, kExtras>& walk) {
   if (token == walk.piece.stop) {
     leave_piece(a, walk);
     enter_piece(a, token, next_candidate(walk.piece), walk);
   }
-  if (walk.piece.inside) backward_step<true>(a, token, u, walk);
+  if (walk.piece.inside) backward_step<true>(a, token, u, a.silu, walk);
   else clear_gradients(a, token, u, walk);
 }
 
-template <class T, int W>
-FLA_DEVICE void walk_segment(const ConvBackwardArgs& a, BackwardWalk<T, W>& walk) {
+template <class T, int W, bool kExtras>
+FLA_DEVICE void walk_segment(const ConvBackwardArgs& a, BackwardWalk<T, W, kExtras>& walk) {
   constexpr int kBatch = kBackwardBatch;
   walk.ring.rewind();
   FLA_NO_UNROLL
@@ -170,8 +174,10 @@ FLA_DEVICE void walk_segment(const ConvBackwardArgs& a, BackwardWalk<T, W>& walk
   for (int token = 0; token < walk.count; token += kBatch) {
     walk.ring.wait();
     if (token >= walk.first + W - 1 && token + kBatch <= walk.plain_end) {
-      FLA_UNROLL
-      for (int u = 0; u < kBatch; ++u) backward_step<false>(a, token + u, u, walk);
+      with_silu(a.silu, [&](auto form) {
+        FLA_UNROLL
+        for (int u = 0; u < kBatch; ++u) backward_step<false>(a, token + u, u, form.value, walk);
+      });
     } else {
       FLA_NO_UNROLL
       for (int u = 0; u < kBatch && token + u < walk.count; ++u) edge_step(a, token + u, u, walk);
@@ -182,8 +188,8 @@ FLA_DEVICE void walk_segment(const ConvBackwardArgs& a, BackwardWalk<T, W>& walk
 }
 
 // Adds the walks of the block in order and stores its row of partial sums.
-template <class T, int W>
-FLA_DEVICE void store_partials(const ConvBackwardArgs& a, const BackwardWalk<T, W>& walk, int64_t group,
+template <class T, int W, bool kExtras>
+FLA_DEVICE void store_partials(const ConvBackwardArgs& a, const BackwardWalk<T, W, kExtras>& walk, int64_t group,
                                int64_t first_channel) {
   float* sums = shared_memory<float>();
   const int lanes = 1 << a.lane_bits, walks = kBackwardThreads >> a.lane_bits;
@@ -212,14 +218,14 @@ FLA_DEVICE void store_partials(const ConvBackwardArgs& a, const BackwardWalk<T, 
   store_columns(a.bias_partials, weights, lanes * V, 1);
 }
 
-template <class T, int W>
+template <class T, int W, bool kExtras>
 FLA_KERNEL void FLA_BOUNDS(kBackwardThreads, kBackwardBlocks) backward_windowed(FLA_PARAMETERS ConvBackwardArgs a) {
   const uint32_t group = blockIdx.x / a.channel_blocks, channel_block = blockIdx.x - group * a.channel_blocks;
   const uint32_t lane = threadIdx.x & ((1u << a.lane_bits) - 1);
   const uint32_t segment = group * (kBackwardThreads >> a.lane_bits) + (threadIdx.x >> a.lane_bits);
   const uint32_t b = segment / a.segments;
   const uint32_t first_channel = (channel_block << a.lane_bits) * V, d = first_channel + lane * V;
-  BackwardWalk<T, W> walk = {};
+  BackwardWalk<T, W, kExtras> walk = {};
   if (b < a.rows && d < a.channels) {
     walk.b = b;
     walk.d = d;
@@ -229,30 +235,33 @@ FLA_KERNEL void FLA_BOUNDS(kBackwardThreads, kBackwardBlocks) backward_windowed(
     walk.count = left < a.steps + W - 1 ? static_cast<int>(left) : a.steps + W - 1;
     walk.next_x = a.signal.x.address<T>(b, walk.origin, d);
     walk.next_dy = a.dy.address<T>(b, walk.origin, d);
-    if (a.dx) walk.next_dx = a.dx.address<T>(b, walk.origin, d);
+    if (!kExtras || a.dx) walk.next_dx = a.dx.address<T>(b, walk.origin, d);
     walk_segment(a, walk);
   }
   store_partials(a, walk, group, first_channel);
 }
 
-template <class T>
+template <class T, bool kExtras>
 Status launch_windowed(const ConvBackwardArgs& a, const WalkPlan& p, Stream stream) {
   const int sums = kBackwardThreads * V * (static_cast<int>(a.filter.taps) + 1) * static_cast<int>(sizeof(float));
   const Launch shape = {.grid = p.blocks(),
                         .block = kBackwardThreads,
-                        .shared_bytes = static_cast<size_t>(std::max(sums, BackwardWalk<T, 4>::Ring::kTotalBytes)),
+                        .shared_bytes = static_cast<size_t>(std::max(sums, BackwardWalk<T, 4, false>::Ring::kTotalBytes)),
                         .stream = stream};
-  if (a.filter.taps == 2) return launch<&backward_windowed<T, 2>>(shape, a);
-  if (a.filter.taps == 3) return launch<&backward_windowed<T, 3>>(shape, a);
-  return launch<&backward_windowed<T, 4>>(shape, a);
+  if (a.filter.taps == 2) return launch<&backward_windowed<T, 2, kExtras>>(shape, a);
+  if (a.filter.taps == 3) return launch<&backward_windowed<T, 3, kExtras>>(shape, a);
+  return launch<&backward_windowed<T, 4, kExtras>>(shape, a);
 }
 
 }  // namespace
 
 Status causal_conv1d_backward_windowed(const ConvBackwardArgs& a, const WalkPlan& p, DType dtype,
                                        Stream stream) {
-  return dispatch_float(
-      dtype, [&](auto tag) { return launch_windowed<typename decltype(tag)::type>(a, p, stream); });
+  return dispatch_float(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    return a.signal.mask || a.dresidual || !a.dx ? launch_windowed<T, true>(a, p, stream)
+                                                 : launch_windowed<T, false>(a, p, stream);
+  });
 }
 
 }  // namespace fla::detail

@@ -33,8 +33,8 @@ struct ForwardArgs {
   Silu silu = Silu::absent;
 };
 
-// The registers of a thread. kExtras: there is a residual, a mask, or both. Without, a token has no branch but the
-// activation's.
+// The registers of a thread. kExtras: there is a residual, a mask, or both. Without, the tokens of a
+// batch are straight-line code.
 template <class T, int W, bool kExtras>
 struct ForwardWalk {
   static constexpr int V = 16 / sizeof(T);
@@ -61,7 +61,8 @@ FLA_DEVICE void fetch(const ForwardArgs& a, int token, int u, ForwardWalk<T, W, 
 
 // Stores y of one token, or zero if it belongs to no sequence.
 template <class T, int W, bool kExtras>
-FLA_DEVICE void forward_step(const ForwardArgs& a, int token, int u, bool inside, ForwardWalk<T, W, kExtras>& walk) {
+FLA_DEVICE void forward_step(const ForwardArgs& a, int token, int u, Silu silu, bool inside,
+                             ForwardWalk<T, W, kExtras>& walk) {
   constexpr int V = 16 / sizeof(T);
   float now[V], z[V], residual[V];
   FLA_UNROLL
@@ -73,7 +74,7 @@ FLA_DEVICE void forward_step(const ForwardArgs& a, int token, int u, bool inside
   else unpack(stored, now);
   fir(walk.filter, walk.past, now, z);
   walk.past.push(now);
-  activate(z, a.silu, residual);
+  activate(z, silu, residual);
   if (inside) store_floats(walk.next_y, z);
   else store(walk.next_y, zero_vector<T, V>());
   walk.next_y += a.y.stride_t;
@@ -102,13 +103,15 @@ FLA_DEVICE void forward_walk(const ForwardArgs& a, ForwardWalk<T, W, kExtras>& w
   for (int token = 0; token < walk.count; token += kBatch) {
     walk.ring.wait();
     if (piece.inside && token + kBatch <= piece.stop) {
-      FLA_UNROLL
-      for (int u = 0; u < kBatch; ++u) forward_step(a, token + u, u, true, walk);
+      with_silu(a.silu, [&](auto form) {
+        FLA_UNROLL
+        for (int u = 0; u < kBatch; ++u) forward_step(a, token + u, u, form.value, true, walk);
+      });
     } else {
       FLA_NO_UNROLL
       for (int u = 0; u < kBatch && token + u < walk.count; ++u) {
         if (token + u == piece.stop) piece = enter_piece(a, token + u, next_candidate(piece), walk);
-        forward_step(a, token + u, u, piece.inside, walk);
+        forward_step(a, token + u, u, a.silu, piece.inside, walk);
       }
     }
     walk.ring.advance();
