@@ -76,17 +76,17 @@ struct WalkPlan {
   friend bool operator==(const WalkPlan&, const WalkPlan&) = default;
 };
 
-inline WalkPlan plan_walks(const ConvExtent& e, int vector, int threads, int64_t steps) {
+inline WalkPlan plan_walks(const ConvExtent& e, int vector, int threads, int most_lanes, int64_t steps) {
   WalkPlan p;
   p.vector = vector;
   p.steps = steps;
-  while (p.lane_bits < 5 && (int64_t{vector} << p.lane_bits) < e.d) ++p.lane_bits;
+  while ((1 << p.lane_bits) < most_lanes && (int64_t{vector} << p.lane_bits) < e.d) ++p.lane_bits;
   p.walks = threads >> p.lane_bits;
   p.segments = divide_up(e.t, steps);
   p.groups = divide_up(e.b * p.segments, p.walks);
   p.channel_blocks = divide_up(e.d, int64_t{vector} << p.lane_bits);
   // Segment and channel numbers are 32-bit in the kernels: a 64-bit division costs as much as a token.
-  p.windowed = e.b * p.segments <= 0xffffffffLL - p.walks && e.d <= 0x7fffffff - 256;
+  p.windowed = e.b * p.segments <= 0xffffffffLL - p.walks && e.d <= 0x7fffffff - (int64_t{vector} << p.lane_bits);
   return p;
 }
 
@@ -102,7 +102,7 @@ inline int64_t walk_steps(const ConvExtent& e, int vector, int64_t longest, int6
 
 // Forward: 64 threads of 16 bytes of channels. 128 tokens make the window that is read twice 2 % of the reads; 4 x 8192 x
 // 4096 in 16 bits is 1.94 times the threads that an H200 holds. 12 tokens of the ring, of which 8 to 12 are on the way.
-inline constexpr int kForwardThreads = 64, kForwardBlocks = 8;  // blocks of a multiprocessor
+inline constexpr int kForwardThreads = 64, kForwardLanes = 32, kForwardBlocks = 8;  // blocks of a multiprocessor
 inline constexpr int kForwardBatch = 4, kForwardBatches = 3;
 inline constexpr int64_t kLongestForward = 128, kShortestForward = 16;
 
@@ -113,7 +113,7 @@ inline int64_t forward_steps(const ConvExtent& e, int vector) {
 inline WalkPlan plan(const CausalConv1dForward& a) {
   const ConvExtent e = extent_of(a);
   const int vector = static_cast<int>(16 / size_of(a.x.dtype));
-  WalkPlan p = plan_walks(e, vector, kForwardThreads, forward_steps(e, vector));
+  WalkPlan p = plan_walks(e, vector, kForwardThreads, kForwardLanes, forward_steps(e, vector));
   const bool same_types = !a.residual || a.residual.dtype == a.x.dtype;
   p.windowed &= e.w >= kFewestTaps && e.w <= kMostTaps && same_types && channels_allow(a.x, vector) &&
                 channels_allow(a.residual, vector) && channels_allow(a.y, vector) &&
@@ -123,7 +123,7 @@ inline WalkPlan plan(const CausalConv1dForward& a) {
 
 // Backward: 4 channels per thread (8 need 223 registers and lose 11 %), 128 threads. Long segments keep the
 // partial sums and the tokens that are read twice under 2 % of the traffic each (128 tokens: 4 % slower).
-inline constexpr int kBackwardThreads = 128, kBackwardVector = 4, kBackwardBlocks = 4;
+inline constexpr int kBackwardVector = 4, kBackwardThreads = 128, kBackwardLanes = 32, kBackwardBlocks = 4;
 inline constexpr int kBackwardBatch = 4, kBackwardBatches = 2;
 inline constexpr int64_t kLongestBackward = 256, kShortestBackward = 16;
 
@@ -151,7 +151,7 @@ inline bool fits_window(const CausalConv1dBackward& a, const Tensor& t) {
 // Decided by the inputs alone: which gradients are asked for must not change the bits of any.
 inline WalkPlan plan(const CausalConv1dBackward& a) {
   const ConvExtent e = extent_of(a);
-  WalkPlan p = plan_walks(e, kBackwardVector, kBackwardThreads, backward_steps(e));
+  WalkPlan p = plan_walks(e, kBackwardVector, kBackwardThreads, kBackwardLanes, backward_steps(e));
   p.windowed &= e.w >= kFewestTaps && e.w <= kMostTaps && fits_window(a, a.x) && fits_window(a, a.dy) &&
                 filter_is_packed(a.weight, a.bias, kBackwardVector);
   return p.windowed ? p : plan_tiles(e);
