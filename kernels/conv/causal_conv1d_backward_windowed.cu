@@ -21,8 +21,8 @@ namespace {
 
 constexpr int V = kBackwardVector;
 
-// The registers of a thread. Tokens are counted from the first of the segment. kExtras: there is a mask or dresidual, or
-// no dx. Without, the tokens of a batch are straight-line code.
+// The registers of a thread. Tokens are counted from the first of the segment. kExtras: there is a mask or dresidual,
+// or no dx. Without, the tokens of a batch are straight-line code.
 template <class T, int W, bool kExtras>
 struct BackwardWalk {
   using Ring = TokenRing<T, V, 2, kBackwardThreads, kBackwardBatch, kBackwardBatches>;
@@ -246,7 +246,8 @@ FLA_KERNEL void FLA_BOUNDS(kBackwardThreads, kBackwardBlocks) backward_windowed(
 
 template <class T, bool kExtras>
 Status launch_windowed(const ConvBackwardArgs& a, const WalkPlan& p, Stream stream) {
-  const int sums = kBackwardThreads * V * (static_cast<int>(a.filter.taps) + 1) * static_cast<int>(sizeof(float));
+  const int columns = static_cast<int>(a.filter.taps) + 1;
+  const int sums = kBackwardThreads * V * columns * static_cast<int>(sizeof(float));
   const Launch shape = {.grid = p.blocks(),
                         .block = kBackwardThreads,
                         .shared_bytes = static_cast<size_t>(std::max(sums, BackwardWalk<T, 4, false>::Ring::kTotalBytes)),

@@ -156,7 +156,11 @@ Status launch_windowed(const ForwardArgs& a, const WalkPlan& p, Stream stream) {
   const auto launch_taps = [&]<int W>() {
     using Walk = ForwardWalk<T, W, kExtras>;
     return launch<&forward_windowed<T, W, kExtras>>(
-        {.grid = p.blocks(), .block = kForwardThreads, .shared_bytes = decltype(Walk::ring)::kTotalBytes, .stream = stream}, a);
+        {.grid = p.blocks(),
+         .block = kForwardThreads,
+         .shared_bytes = decltype(Walk::ring)::kTotalBytes,
+         .stream = stream},
+        a);
   };
   if (a.filter.taps == 2) return launch_taps.template operator()<2>();
   if (a.filter.taps == 3) return launch_taps.template operator()<3>();

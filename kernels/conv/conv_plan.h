@@ -100,8 +100,8 @@ inline int64_t walk_steps(const ConvExtent& e, int vector, int64_t longest, int6
   return steps;
 }
 
-// Forward: 64 threads of 16 bytes of channels. 128 tokens make the window that is read twice 2 % of the reads; 4 x 8192 x
-// 4096 in 16 bits is 1.94 times the threads that an H200 holds. 12 tokens of the ring, of which 8 to 12 are on the way.
+// Forward: 64 threads of 16 bytes of channels. 128 tokens make the window that is read twice 2 % of the reads; 4 x 8192
+// x 4096 in 16 bits is 1.94 times the threads that an H200 holds. The ring has 12 tokens, 8 to 12 are on the way.
 inline constexpr int kForwardThreads = 64, kForwardLanes = 32, kForwardBlocks = 8;  // blocks of a multiprocessor
 inline constexpr int kForwardBatch = 4, kForwardBatches = 3;
 inline constexpr int64_t kLongestForward = 128, kShortestForward = 16;
