@@ -19,7 +19,7 @@ void describe(V& v, Gemm& g) {
   const Dim M = v.dim("M"), N = v.dim("N"), K = v.dim("K");
   v.input("a", g.a, g.transpose_a ? Shape{K, M} : Shape{M, K});
   v.input("b", g.b, g.transpose_b ? Shape{N, K} : Shape{K, N}, {.like = &g.a});
-  if (g.accumulate) v.inout("c", g.c, {M, N});
+  if (g.accumulate) v.inout("c", g.c, {M, N}, {.types = kF32});
   else v.output("c", g.c, {M, N});
   v.input("bias", g.bias, {N}, {.presence = Presence::optional, .like = &g.c});
 }

@@ -23,7 +23,7 @@ struct Gemm {
   Tensor c;     // [M, N]; dtype of a, or f32
   Tensor bias = {};  // [N] dtype of c, optional; not together with accumulate
   bool transpose_a = false, transpose_b = false;
-  bool accumulate = false;
+  bool accumulate = false;  // c f32: into 16 bits some of the library's algorithms add the product rounded
   bool allow_tf32 = false;  // f32 operands may lose all but 10 bits of their significands on the way
   float alpha = 1.0f;
 

@@ -3,115 +3,108 @@
 // recomputed. The walk goes on W - 1 tokens past its segment to finish dx, which is all that is read twice.
 // The sums of dweight and dbias stay in registers for the whole walk and leave as one row per block.
 //
-// Loads run kBatches batches ahead, through a ring in shared memory that each thread keeps to itself: registers hold four
-// tokens at most, which is 32 KB in flight on a multiprocessor where 40 to 55 are needed. A slot is refilled as soon as it
-// has been unpacked; there is no barrier.
+// Loads run ahead through a ring (token_ring.cuh) that is filled before anything else is looked up, and keeps running
+// across the boundaries of sequences: where one ends, the dx still open are finished without further tokens.
+//
+// Per element 30 instructions of the 47 that the chip issues at the speed of a copy. More than 512 threads on a
+// multiprocessor spill.
 #include <algorithm>
 
 #include "common/dispatch.h"
 #include "common/launch.h"
-#include "common/ptx.cuh"
 #include "common/warp.cuh"
 #include "conv/causal_conv1d_backward.cuh"
+#include "conv/token_ring.cuh"
 
 namespace fla::detail {
 namespace {
 
 constexpr int V = kBackwardVector;
 
-// Tokens of a segment that belong to one sequence, counted from the first of them in 32 bits.
-struct Piece {
-  int64_t index;       // of the sequence
-  int64_t begin;       // first token, in the row
-  int64_t final_slot;  // of dfinal_state, for the first token; negative: the token is not in the final state
-  int own;             // tokens of the piece
-  int live;            // tokens whose g its dx need: W - 1 more, but none past the sequence
-  uint32_t b, d;
-};
-
-constexpr int kBatch = 4, kBatches = 2;  // tokens of a batch, batches of the ring
-
-// A thread's slots of the ring: [batch][token of the batch][x, dy][thread].
-template <class T>
-struct Ring {
-  static constexpr int kBytes = V * sizeof(T), kTokenBytes = 2 * kBackwardThreads * kBytes;
-  static constexpr int kBatchBytes = kBatch * kTokenBytes, kTotalBytes = kBatches * kBatchBytes;
-  unsigned char* batch;  // the present one
-
-  FLA_DEVICE T* x(int u) const { return reinterpret_cast<T*>(batch + u * kTokenBytes); }
-  FLA_DEVICE T* dy(int u) const { return reinterpret_cast<T*>(batch + u * kTokenBytes + kBackwardThreads * kBytes); }
-  FLA_DEVICE void advance() {
-    unsigned char* first = shared_memory<unsigned char>() + static_cast<int>(threadIdx.x) * kBytes;
-    batch += kBatchBytes;
-    if (batch == first + kTotalBytes) batch = first;
-  }
-  FLA_DEVICE void rewind() { batch = shared_memory<unsigned char>() + static_cast<int>(threadIdx.x) * kBytes; }
-};
-
-// The registers of a thread.
-template <class T, int W>
+// The registers of a thread. Tokens are counted from the first of the segment. kExtras: there is a mask or dresidual,
+// or no dx. Without, the tokens of a batch are straight-line code.
+template <class T, int W, bool kExtras>
 struct BackwardWalk {
+  using Ring = TokenRing<T, V, 2, kBackwardThreads, kBackwardBatch, kBackwardBatches>;
   Filter<W, V> filter;
   Past<W, V> past, past_g;
   float dweight[W][V], dbias[V];
-  Ring<T> ring;
-  const T *next_x, *next_dy;  // of the next refill
+  Ring ring;
+  const T *next_x, *next_dy;  // of the next fetch
   T* next_dx;                 // of the next dx
+  int64_t origin;             // first token, in the row
+  int own;                    // tokens of the segment
+  int count;                  // tokens to read: W - 1 more, but none past the row
+  uint32_t b, d;
+  Piece piece;
+  int first;      // token of the piece
+  int plain_end;  // tokens before it are owned, and finish no dx that has a part of the final state's gradient
 };
 
 // `token` goes to slot u of the present batch.
-template <class T, int W>
-FLA_DEVICE void refill(const ConvBackwardArgs& a, const Piece& p, int token, int u, BackwardWalk<T, W>& walk) {
-  if (token >= p.live) return;
-  async_copy<Ring<T>::kBytes>(walk.ring.x(u), walk.next_x);
-  async_copy<Ring<T>::kBytes>(walk.ring.dy(u), walk.next_dy);
+template <class T, int W, bool kExtras>
+FLA_DEVICE void fetch(const ConvBackwardArgs& a, int token, int u, BackwardWalk<T, W, kExtras>& walk) {
+  if (token >= walk.count) return;
+  walk.ring.fetch(u, 0, walk.next_x);
+  walk.ring.fetch(u, 1, walk.next_dy);
   walk.next_x += a.signal.x.stride_t;
   walk.next_dy += a.dy.stride_t;
 }
 
 // dx of the token W - 1 before `token`, whose g is the last that it needs.
-template <bool kEdge, class T, int W>
-FLA_DEVICE void emit_dx(const ConvBackwardArgs& a, const Piece& p, int token, const float (&g)[V],
-                        BackwardWalk<T, W>& walk) {
+template <bool kEdge, class T, int W, bool kExtras>
+FLA_DEVICE void emit_dx(const ConvBackwardArgs& a, int token, const float (&g)[V], BackwardWalk<T, W, kExtras>& walk) {
   const int out = token - (W - 1);
   float dx[V];
   FLA_UNROLL
   for (int e = 0; e < V; ++e) dx[e] = walk.filter.tap[W - 1][e] * walk.past_g.token[0][e];
   FLA_UNROLL
   for (int j = 1; j < W; ++j) {
-    if (kEdge && out + j >= p.live) break;
+    if (kEdge && out + j >= walk.piece.stop) break;
     FLA_UNROLL
     for (int e = 0; e < V; ++e)
       dx[e] = fmaf(walk.filter.tap[W - 1 - j][e], j + 1 < W ? walk.past_g.token[j < W - 1 ? j : 0][e] : g[e],
                    dx[e]);
   }
-  if (kEdge && a.dfinal_state && p.final_slot + out >= 0) {
-    float from_state[V];
-    a.dfinal_state.read(p.index, p.d, p.final_slot + out, from_state);
-    FLA_UNROLL
-    for (int e = 0; e < V; ++e) dx[e] += from_state[e];
+  if (kEdge && a.dfinal_state) {
+    const int64_t slot = walk.origin + out + a.signal.slots - walk.piece.sequence.end;
+    if (slot >= 0) {
+      float from_state[V];
+      a.dfinal_state.read(walk.piece.sequence.index, walk.d, slot, from_state);
+      FLA_UNROLL
+      for (int e = 0; e < V; ++e) dx[e] += from_state[e];
+    }
   }
-  if (a.signal.mask) scale(dx, a.signal.mask.read(p.b, p.begin + out));
+  if (kExtras && a.signal.mask) scale(dx, a.signal.mask.read(walk.b, walk.origin + out));
   store_floats(walk.next_dx, dx);
   walk.next_dx += a.dx.stride_t;
 }
 
-template <bool kEdge, class T, int W>
-FLA_DEVICE void backward_step(const ConvBackwardArgs& a, const Piece& p, int token, int u,
-                              BackwardWalk<T, W>& walk) {
-  float now[V] = {}, g[V] = {};
-  if (!kEdge || token < p.live) {
-    float z[V];
-    const auto dy = load<T, V>(walk.ring.dy(u));
-    masked_token<T>(a.signal, load<T, V>(walk.ring.x(u)), p.b, p.begin + token, now);
-    refill(a, p, token + kBatches * kBatch, u, walk);
-    fir(walk.filter, walk.past, now, z);
-    unpack(dy, g);
-    if (a.dresidual && (!kEdge || token < p.own))
-      store(a.dresidual.address<T>(p.b, p.begin + token, p.d), dy);
-    multiply_by_slope(z, a.silu, g);
-  }
-  if (!kEdge || token < p.own) {
+// The windows move on, and the oldest token leaves as dx.
+template <bool kEdge, class T, int W, bool kExtras>
+FLA_DEVICE void shift(const ConvBackwardArgs& a, int token, const float (&now)[V], const float (&g)[V],
+                      BackwardWalk<T, W, kExtras>& walk) {
+  const int out = token - (W - 1);
+  if ((!kExtras || a.dx) && (!kEdge || (out >= walk.first && out < walk.own))) emit_dx<kEdge>(a, token, g, walk);
+  walk.past.push(now);
+  walk.past_g.push(g);
+}
+
+template <bool kEdge, class T, int W, bool kExtras>
+FLA_DEVICE void backward_step(const ConvBackwardArgs& a, int token, int u, Silu silu,
+                              BackwardWalk<T, W, kExtras>& walk) {
+  float now[V], z[V], g[V];
+  const auto dy = walk.ring.read(u, 1);
+  const auto x = walk.ring.read(u, 0);
+  fetch(a, token + walk.ring.kDepth, u, walk);
+  if (kExtras) masked_token<T>(a.signal, x, walk.b, walk.origin + token, now);
+  else unpack(x, now);
+  fir(walk.filter, walk.past, now, z);
+  unpack(dy, g);
+  if (kExtras && a.dresidual && (!kEdge || token < walk.own))
+    store(a.dresidual.address<T>(walk.b, walk.origin + token, walk.d), dy);
+  multiply_by_slope(z, silu, g);
+  if (!kEdge || token < walk.own) {
     FLA_UNROLL
     for (int e = 0; e < V; ++e) {
       FLA_UNROLL
@@ -121,85 +114,85 @@ FLA_DEVICE void backward_step(const ConvBackwardArgs& a, const Piece& p, int tok
       walk.dbias[e] += g[e];
     }
   }
-  const int out = token - (W - 1);
-  if (a.dx && (!kEdge || (out >= 0 && out < p.own))) emit_dx<kEdge>(a, p, token, g, walk);
-  walk.past.push(now);
-  walk.past_g.push(g);
+  shift<kEdge>(a, token, now, g, walk);
 }
 
-template <class T, int W>
-FLA_DEVICE void walk_piece(const ConvBackwardArgs& a, const Piece& p, const Sequence& sequence,
-                           BackwardWalk<T, W>& walk) {
-  walk.next_x = a.signal.x.address<T>(p.b, p.begin, p.d);
-  walk.next_dy = a.dy.address<T>(p.b, p.begin, p.d);
-  if (a.dx) walk.next_dx = a.dx.address<T>(p.b, p.begin, p.d);
+template <class T, int W, bool kExtras>
+FLA_DEVICE void enter_piece(const ConvBackwardArgs& a, int token, int64_t candidate, BackwardWalk<T, W, kExtras>& walk) {
+  walk.piece = piece_from(a.signal.sequences, walk.b, walk.origin, token, walk.count, candidate);
+  const Sequence& sequence = walk.piece.sequence;
+  walk.first = token;
+  walk.plain_end = 0;
+  if (!walk.piece.inside) return;
+  walk.plain_end = walk.piece.stop < walk.own ? walk.piece.stop : walk.own;
+  // The first token in the final state, and the W - 1 that its dx waits for.
+  const int64_t in_state = sequence.end - a.signal.slots - walk.origin + W - 1;
+  if (a.dfinal_state && in_state < walk.plain_end) walk.plain_end = in_state < 0 ? 0 : static_cast<int>(in_state);
+  load_past<T>(a.signal, sequence, walk.b, walk.origin + token, walk.d, walk.past);
+}
+
+// Finishes the dx that are open where the piece stops.
+template <class T, int W, bool kExtras>
+FLA_DEVICE void leave_piece(const ConvBackwardArgs& a, BackwardWalk<T, W, kExtras>& walk) {
+  if (!walk.piece.inside) return;
+  const float none[V] = {};
+  FLA_NO_UNROLL
+  for (int j = 0; j < W - 1; ++j) shift<true>(a, walk.piece.stop + j, none, none, walk);
+}
+
+// A token of no sequence.
+template <class T, int W, bool kExtras>
+FLA_DEVICE void clear_gradients(const ConvBackwardArgs& a, int token, int u, BackwardWalk<T, W, kExtras>& walk) {
+  fetch(a, token + walk.ring.kDepth, u, walk);
+  if (token >= walk.own) return;
+  if (kExtras && a.dresidual) store(a.dresidual.address<T>(walk.b, walk.origin + token, walk.d), zero_vector<T, V>());
+  if (kExtras && !a.dx) return;
+  store(walk.next_dx, zero_vector<T, V>());
+  walk.next_dx += a.dx.stride_t;
+}
+
+template <class T, int W, bool kExtras>
+FLA_DEVICE void edge_step(const ConvBackwardArgs& a, int token, int u, BackwardWalk<T, W, kExtras>& walk) {
+  if (token == walk.piece.stop) {
+    leave_piece(a, walk);
+    enter_piece(a, token, next_candidate(walk.piece), walk);
+  }
+  if (walk.piece.inside) backward_step<true>(a, token, u, a.silu, walk);
+  else clear_gradients(a, token, u, walk);
+}
+
+template <class T, int W, bool kExtras>
+FLA_DEVICE void walk_segment(const ConvBackwardArgs& a, BackwardWalk<T, W, kExtras>& walk) {
+  constexpr int kBatch = kBackwardBatch;
   walk.ring.rewind();
   FLA_NO_UNROLL
-  for (int batch = 0; batch < kBatches; ++batch) {
+  for (int batch = 0; batch < kBackwardBatches; ++batch) {
     FLA_UNROLL
-    for (int u = 0; u < kBatch; ++u) refill(a, p, batch * kBatch + u, u, walk);
-    async_commit();
+    for (int u = 0; u < kBatch; ++u) fetch(a, batch * kBatch + u, u, walk);
     walk.ring.advance();
   }
-  load_past<T>(a.signal, sequence, p.b, p.begin, p.d, walk.past);
-  // Plain batches: every token is owned, every dx belongs to the piece and lies before the final state.
-  int plain_end = p.own;
-  if (a.dfinal_state && p.final_slot + plain_end > W - 1) plain_end = static_cast<int>(W - 1 - p.final_slot);
+  load_filter(a.filter, walk.d, walk.filter);
+  enter_piece(a, 0, 0, walk);
   FLA_NO_UNROLL
-  for (int token = 0; token < p.own + W - 1; token += kBatch) {
-    async_wait<kBatches - 1>();
-    if (token >= W - 1 && token + kBatch <= plain_end) {
-      FLA_UNROLL
-      for (int u = 0; u < kBatch; ++u) backward_step<false>(a, p, token + u, u, walk);
+  for (int token = 0; token < walk.count; token += kBatch) {
+    walk.ring.wait();
+    if (token >= walk.first + W - 1 && token + kBatch <= walk.plain_end) {
+      with_silu(a.silu, [&](auto form) {
+        FLA_UNROLL
+        for (int u = 0; u < kBatch; ++u) backward_step<false>(a, token + u, u, form.value, walk);
+      });
     } else {
-      FLA_UNROLL
-      for (int u = 0; u < kBatch; ++u) backward_step<true>(a, p, token + u, u, walk);
+      FLA_NO_UNROLL
+      for (int u = 0; u < kBatch && token + u < walk.count; ++u) edge_step(a, token + u, u, walk);
     }
-    async_commit();
     walk.ring.advance();
   }
-}
-
-// Tokens of no sequence.
-template <class T>
-FLA_DEVICE void clear_gradients(const ConvBackwardArgs& a, uint32_t b, uint32_t d, int64_t begin,
-                                int64_t end) {
-  for (int64_t t = begin; t < end; ++t) {
-    if (a.dx) store(a.dx.address<T>(b, t, d), zero_vector<T, V>());
-    if (a.dresidual) store(a.dresidual.address<T>(b, t, d), zero_vector<T, V>());
-  }
-}
-
-template <class T, int W>
-FLA_DEVICE void walk_segment(const ConvBackwardArgs& a, uint32_t b, uint32_t d, int64_t begin, int64_t end,
-                             BackwardWalk<T, W>& walk) {
-  int64_t from = 0;
-  FLA_NO_UNROLL
-  for (int64_t t = begin; t < end;) {
-    const Sequence sequence = a.signal.sequences.covering(b, t, from);
-    const int64_t bound = t < sequence.begin ? sequence.begin : sequence.end;
-    const int64_t piece_end = bound < end ? bound : end, needed = piece_end + W - 1;
-    if (t < sequence.begin) {
-      clear_gradients<T>(a, b, d, t, piece_end);
-      from = sequence.index;
-    } else {
-      const Piece p = {.index = sequence.index,
-                       .begin = t,
-                       .final_slot = t + a.signal.slots - sequence.end,
-                       .own = static_cast<int>(piece_end - t),
-                       .live = static_cast<int>((needed < sequence.end ? needed : sequence.end) - t),
-                       .b = b,
-                       .d = d};
-      walk_piece(a, p, sequence, walk);
-      from = sequence.index + 1;
-    }
-    t = piece_end;
-  }
+  leave_piece(a, walk);
 }
 
 // Adds the walks of the block in order and stores its row of partial sums.
-template <class T, int W>
-FLA_DEVICE void store_partials(const ConvBackwardArgs& a, const BackwardWalk<T, W>& walk, int64_t group,
+template <class T, int W, bool kExtras>
+FLA_DEVICE void store_partials(const ConvBackwardArgs& a, const BackwardWalk<T, W, kExtras>& walk, int64_t group,
                                int64_t first_channel) {
   float* sums = shared_memory<float>();
   const int lanes = 1 << a.lane_bits, walks = kBackwardThreads >> a.lane_bits;
@@ -228,41 +221,51 @@ FLA_DEVICE void store_partials(const ConvBackwardArgs& a, const BackwardWalk<T, 
   store_columns(a.bias_partials, weights, lanes * V, 1);
 }
 
-template <class T, int W>
-FLA_KERNEL void FLA_BOUNDS(kBackwardThreads, 4) backward_windowed(FLA_PARAMETERS ConvBackwardArgs a) {
+template <class T, int W, bool kExtras>
+FLA_KERNEL void FLA_BOUNDS(kBackwardThreads, kBackwardBlocks) backward_windowed(FLA_PARAMETERS ConvBackwardArgs a) {
   const uint32_t group = blockIdx.x / a.channel_blocks, channel_block = blockIdx.x - group * a.channel_blocks;
   const uint32_t lane = threadIdx.x & ((1u << a.lane_bits) - 1);
   const uint32_t segment = group * (kBackwardThreads >> a.lane_bits) + (threadIdx.x >> a.lane_bits);
   const uint32_t b = segment / a.segments;
   const uint32_t first_channel = (channel_block << a.lane_bits) * V, d = first_channel + lane * V;
-  BackwardWalk<T, W> walk = {};
+  BackwardWalk<T, W, kExtras> walk = {};
   if (b < a.rows && d < a.channels) {
-    load_filter(a.filter, d, walk.filter);
-    const int64_t tokens = a.signal.sequences.tokens;
-    const int64_t begin = static_cast<int64_t>(segment - b * a.segments) * a.steps, end = begin + a.steps;
-    walk_segment(a, b, d, begin, end < tokens ? end : tokens, walk);
+    walk.b = b;
+    walk.d = d;
+    walk.origin = static_cast<int64_t>(segment - b * a.segments) * a.steps;
+    const int64_t left = a.signal.sequences.tokens - walk.origin;
+    walk.own = left < a.steps ? static_cast<int>(left) : a.steps;
+    walk.count = left < a.steps + W - 1 ? static_cast<int>(left) : a.steps + W - 1;
+    walk.next_x = a.signal.x.address<T>(b, walk.origin, d);
+    walk.next_dy = a.dy.address<T>(b, walk.origin, d);
+    if (!kExtras || a.dx) walk.next_dx = a.dx.address<T>(b, walk.origin, d);
+    walk_segment(a, walk);
   }
   store_partials(a, walk, group, first_channel);
 }
 
-template <class T>
+template <class T, bool kExtras>
 Status launch_windowed(const ConvBackwardArgs& a, const WalkPlan& p, Stream stream) {
-  const int sums = kBackwardThreads * V * (static_cast<int>(a.filter.taps) + 1) * static_cast<int>(sizeof(float));
+  const int columns = static_cast<int>(a.filter.taps) + 1;
+  const int sums = kBackwardThreads * V * columns * static_cast<int>(sizeof(float));
   const Launch shape = {.grid = p.blocks(),
                         .block = kBackwardThreads,
-                        .shared_bytes = static_cast<size_t>(std::max(sums, Ring<T>::kTotalBytes)),
+                        .shared_bytes = static_cast<size_t>(std::max(sums, BackwardWalk<T, 4, false>::Ring::kTotalBytes)),
                         .stream = stream};
-  if (a.filter.taps == 2) return launch<&backward_windowed<T, 2>>(shape, a);
-  if (a.filter.taps == 3) return launch<&backward_windowed<T, 3>>(shape, a);
-  return launch<&backward_windowed<T, 4>>(shape, a);
+  if (a.filter.taps == 2) return launch<&backward_windowed<T, 2, kExtras>>(shape, a);
+  if (a.filter.taps == 3) return launch<&backward_windowed<T, 3, kExtras>>(shape, a);
+  return launch<&backward_windowed<T, 4, kExtras>>(shape, a);
 }
 
 }  // namespace
 
 Status causal_conv1d_backward_windowed(const ConvBackwardArgs& a, const WalkPlan& p, DType dtype,
                                        Stream stream) {
-  return dispatch_float(
-      dtype, [&](auto tag) { return launch_windowed<typename decltype(tag)::type>(a, p, stream); });
+  return dispatch_float(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    return a.signal.mask || a.dresidual || !a.dx ? launch_windowed<T, true>(a, p, stream)
+                                                 : launch_windowed<T, false>(a, p, stream);
+  });
 }
 
 }  // namespace fla::detail

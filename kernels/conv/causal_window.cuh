@@ -191,6 +191,19 @@ inline Silu silu_form(ConvActivation activation, DType dtype) {
   return size_of(dtype) == 2 ? Silu::for_16_bits : Silu::full;
 }
 
+// Calls f with the form as a constant: loops over tokens branch on it once per batch, since a branch per token would
+// keep the tokens of a batch from overlapping.
+template <Silu kForm>
+struct SiluForm {
+  static constexpr Silu value = kForm;
+};
+template <class F>
+FLA_DEVICE void with_silu(Silu silu, F&& f) {
+  if (silu == Silu::for_16_bits) f(SiluForm<Silu::for_16_bits>{});
+  else if (silu == Silu::full) f(SiluForm<Silu::full>{});
+  else f(SiluForm<Silu::absent>{});
+}
+
 // y = act(z) + residual, in place. The product and the sum are one operation in every kernel; left to the
 // compiler it would be so in some. One branch for all channels: a branch each would keep them from
 // overlapping.

@@ -76,28 +76,28 @@ struct WalkPlan {
   friend bool operator==(const WalkPlan&, const WalkPlan&) = default;
 };
 
-inline WalkPlan plan_walks(const ConvExtent& e, int vector, int threads, int64_t steps) {
+inline WalkPlan plan_walks(const ConvExtent& e, int vector, int threads, int most_lanes, int64_t steps) {
   WalkPlan p;
   p.vector = vector;
   p.steps = steps;
-  while (p.lane_bits < 5 && (int64_t{vector} << p.lane_bits) < e.d) ++p.lane_bits;
+  while ((1 << p.lane_bits) < most_lanes && (int64_t{vector} << p.lane_bits) < e.d) ++p.lane_bits;
   p.walks = threads >> p.lane_bits;
   p.segments = divide_up(e.t, steps);
   p.groups = divide_up(e.b * p.segments, p.walks);
   p.channel_blocks = divide_up(e.d, int64_t{vector} << p.lane_bits);
   // Segment and channel numbers are 32-bit in the kernels: a 64-bit division costs as much as a token.
-  p.windowed = e.b * p.segments <= 0xffffffffLL - p.walks && e.d <= 0x7fffffff - 256;
+  p.windowed = e.b * p.segments <= 0xffffffffLL - p.walks && e.d <= 0x7fffffff - (int64_t{vector} << p.lane_bits);
   return p;
 }
 
-// Forward: 8 tokens whose loads are all in flight before the first is used, 64 threads. A probe with this
-// mapping reached 89 % of a copy of the same bytes on an H200; 16 tokens 82-85 %, 128 threads 88 %.
-inline constexpr int kForwardThreads = 64, kForwardSteps = 8;
+// Forward: 8 tokens whose loads are all in flight before the first is used, 64 threads. Longer walks through a ring, as
+// backward takes them, lost 2 to 10 % on an H200 (dense) or won 3 % (packed); 16 tokens lost 7 %, 4 a third.
+inline constexpr int kForwardThreads = 64, kForwardLanes = 32, kForwardSteps = 8;
 
 inline WalkPlan plan(const CausalConv1dForward& a) {
   const ConvExtent e = extent_of(a);
   const int vector = static_cast<int>(16 / size_of(a.x.dtype));
-  WalkPlan p = plan_walks(e, vector, kForwardThreads, kForwardSteps);
+  WalkPlan p = plan_walks(e, vector, kForwardThreads, kForwardLanes, kForwardSteps);
   const bool same_types = !a.residual || a.residual.dtype == a.x.dtype;
   p.windowed &= e.w >= kFewestTaps && e.w <= kMostTaps && same_types && channels_allow(a.x, vector) &&
                 channels_allow(a.residual, vector) && channels_allow(a.y, vector) &&
@@ -106,16 +106,18 @@ inline WalkPlan plan(const CausalConv1dForward& a) {
 }
 
 // Backward: 4 channels per thread (8 need 223 registers and lose 11 %), 128 threads. Long segments keep the
-// partial sums and the tokens that are read twice under 2 % of the traffic each (128 tokens: 4 % slower);
-// small problems get shorter ones, so that there are threads to hide the latency with.
-inline constexpr int kBackwardThreads = 128, kBackwardVector = 4;
-inline constexpr int64_t kLongestSegment = 256, kShortestSegment = 16;
+// partial sums and the tokens that are read twice under 2 % of the traffic each (128 tokens: 4 % slower).
+inline constexpr int kBackwardVector = 4, kBackwardThreads = 128, kBackwardLanes = 32, kBackwardBlocks = 4;
+inline constexpr int kBackwardBatch = 4, kBackwardBatches = 2;
+inline constexpr int64_t kLongestBackward = 256, kShortestBackward = 16;
+
+// Small problems are cut into shorter segments than large ones, so that there are threads to hide the latency with: as
+// many as a large GPU holds at once (512 on each of 128 multiprocessors).
 inline constexpr int64_t kThreadsWanted = 65536;
 
 inline int64_t backward_steps(const ConvExtent& e) {
-  int64_t steps = kLongestSegment;
-  while (steps > kShortestSegment && e.b * divide_up(e.t, steps) * (e.d / kBackwardVector) < kThreadsWanted)
-    steps /= 2;
+  int64_t steps = kLongestBackward;
+  while (steps > kShortestBackward && e.b * divide_up(e.t, steps) * (e.d / kBackwardVector) < kThreadsWanted) steps /= 2;
   return steps;
 }
 
@@ -139,7 +141,7 @@ inline bool fits_window(const CausalConv1dBackward& a, const Tensor& t) {
 // Decided by the inputs alone: which gradients are asked for must not change the bits of any.
 inline WalkPlan plan(const CausalConv1dBackward& a) {
   const ConvExtent e = extent_of(a);
-  WalkPlan p = plan_walks(e, kBackwardVector, kBackwardThreads, backward_steps(e));
+  WalkPlan p = plan_walks(e, kBackwardVector, kBackwardThreads, kBackwardLanes, backward_steps(e));
   p.windowed &= e.w >= kFewestTaps && e.w <= kMostTaps && fits_window(a, a.x) && fits_window(a, a.dy) &&
                 filter_is_packed(a.weight, a.bias, kBackwardVector);
   return p.windowed ? p : plan_tiles(e);

@@ -50,15 +50,21 @@ TEST(ConvPlan, KeepsTheModelShapeOnTheMeasuredMapping) {
   EXPECT_TRUE(forward.windowed);
   EXPECT_EQ(forward.vector, 8);
   EXPECT_EQ(forward.walks, 2);
+  EXPECT_EQ(forward.steps, kForwardSteps);
   const WalkPlan backward = plan(backward_case(4, 8192, 4096, 4));
   EXPECT_TRUE(backward.windowed);
-  EXPECT_EQ(backward.steps, kLongestSegment);
-  EXPECT_EQ(backward.groups, 64);  // rows of partial sums
+  EXPECT_EQ(backward.steps, kLongestBackward);
+  EXPECT_EQ(backward.groups, 32);  // rows of partial sums
 }
 
 TEST(ConvPlan, ShortensSegmentsOfSmallProblems) {
-  EXPECT_EQ(backward_steps(extent_of(backward_case(1, 128, 256, 4))), kShortestSegment);
-  EXPECT_EQ(backward_steps(extent_of(backward_case(8, 8192, 4096, 4))), kLongestSegment);
+  EXPECT_EQ(backward_steps(extent_of(backward_case(1, 128, 256, 4))), kShortestBackward);
+  EXPECT_EQ(backward_steps(extent_of(backward_case(8, 8192, 4096, 4))), kLongestBackward);
+}
+
+// A walk shorter than the ring would leave the refilling of slots to large problems, which the emulator never sees.
+TEST(ConvPlan, ShortestWalksRefillTheRing) {
+  EXPECT_GT(kShortestBackward, kBackwardBatch * kBackwardBatches);
 }
 
 TEST(ConvPlan, LeavesTheWindowForOtherTapCounts) {
