@@ -31,6 +31,7 @@ RmsNormForward inner_forward(const NormLinearForward& a, const Tensor& y) {
           .bias = grouped(a.bias, G),
           .y = grouped(y, G),
           .residual_out = grouped(a.residual_out, G),
+          .mean = {},
           .rstd = a.rstd,
           .eps = a.eps,
           .weight_per_group = G > 1};
@@ -42,6 +43,7 @@ RmsNormBackward inner_backward(const NormLinearBackward& a, const Tensor& dy, co
           .residual_out = grouped(a.residual_out, G),
           .weight = grouped(a.weight, G),
           .bias = grouped(a.bias, G),
+          .mean = {},
           .rstd = a.rstd,
           .dy = grouped(dy, G),
           .dresidual_out = grouped(a.dresidual_out, G),
