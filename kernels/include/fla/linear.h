@@ -97,8 +97,9 @@ Status run(const GluLinearBackward&, Workspace, Stream);
 // backward makes it again.
 // C input width, O output width, M rows.
 //
-// One contract for five operators, which differ in defaults only: layer_norm_linear, rms_norm_linear (kind rms),
-// group_norm_linear (num_groups), layer_norm_gated_linear and rms_norm_gated_linear (activation swish, eps 1e-6).
+// One contract for five operators, told apart by fields: rms_norm_linear (the struct's defaults), layer_norm_linear
+// (kind layer), group_norm_linear (kind layer, num_groups), rms_norm_gated_linear and layer_norm_gated_linear
+// (activation swish; fla's eps is 1e-6 there).
 //
 // Row strides are free. Deterministic for a given device and library. Workspace: workspace_bytes(args), y (M C
 // elements, dtype of x), linear_bias in the dtype of out where its own differs, and what the product may use
@@ -119,7 +120,7 @@ struct NormLinearForward {
   Tensor rstd;           // [M, num_groups] f32, saved for backward, optional (null: inference)
   float eps = 1e-5f;     // >= 0, inside the root
   float weight_offset = 0;  // 1 for weights stored as their distance from one
-  NormKind kind = NormKind::layer;
+  NormKind kind = NormKind::rms;
   GateActivation activation = GateActivation::none;
   GateOrder gate_order = GateOrder::after;
   int64_t num_groups = 1;
@@ -184,7 +185,7 @@ struct NormLinearBackward {
   Tensor dlinear_weight; // [O, C] dtype of linear_weight or f32; f32 with accumulate
   Tensor dlinear_bias;   // [O] any float
   float weight_offset = 0;
-  NormKind kind = NormKind::layer;
+  NormKind kind = NormKind::rms;
   GateActivation activation = GateActivation::none;
   GateOrder gate_order = GateOrder::after;
   int64_t num_groups = 1;
