@@ -94,6 +94,66 @@ void add_norm_linear(std::vector<SemanticFault>& all) {
     all.push_back({std::string(gradient) + " of other sign", backward, negated(gradient)});
 }
 
+// What the family adds to rms_norm_linear: means and gates, in front of the product and in what its backward makes again.
+void add_centred_linear(std::vector<SemanticFault>& all) {
+  const std::string shape = ":M=12,C=96,O=20,x=?,bias=?", forward = "layer_norm_linear.fwd" + shape;
+  const std::string backward = "layer_norm_linear.bwd" + shape;
+  using Forward = NormLinearForward;
+  using Backward = NormLinearBackward;
+  all.push_back({"mean not subtracted", forward,
+                 of_other_call([](Problem& p) { arguments<Forward>(p).kind = NormKind::rms; }, {"out", "rstd"})});
+  all.push_back({"weight offset ignored", forward + ",weight_offset=1",
+                 of_other_call([](Problem& p) { arguments<Forward>(p).weight_offset = 0; })});
+  all.push_back({"no mean of s in dx", backward,
+                 of_other_call([](Problem& p) { arguments<Backward>(p).kind = NormKind::rms; }, {"dx"})});
+  all.push_back({"dlinear_weight of x, not of x - mean", backward,
+                 of_other_call([](Problem& p) { real(p, "mean").assign(real(p, "mean").size(), 0.0); },
+                               {"dlinear_weight"})});
+  all.push_back({"weight offset ignored in dlinear_weight", backward + ",weight_offset=1",
+                 of_other_call([](Problem& p) { arguments<Backward>(p).weight_offset = 0; }, {"dlinear_weight"})});
+  const std::string groups = "group_norm_linear.fwd:M=12,C=96,O=20,x=?,num_groups=3";
+  all.push_back({"one norm over all groups", groups + ",mean=none,rstd=none",
+                 of_other_call([](Problem& p) { arguments<Forward>(p).num_groups = 1; })});
+  all.push_back({"groups normalised as rms", groups,
+                 of_other_call([](Problem& p) { arguments<Forward>(p).kind = NormKind::rms; }, {"out", "rstd"})});
+  all.push_back({"statistics of the next group", "group_norm_linear.bwd:M=12,C=96,O=20,x=?,num_groups=3",
+                 of_other_call([](Problem& p) {
+                   for (const char* statistic : {"mean", "rstd"}) rotate_rows(real(p, statistic), 1);
+                 })});
+}
+
+void add_gated_linear(std::vector<SemanticFault>& all) {
+  using Forward = NormLinearForward;
+  using Backward = NormLinearBackward;
+  const auto other_order = [](auto& a) {
+    a.gate_order = a.gate_order == GateOrder::after ? GateOrder::before : GateOrder::after;
+  };
+  for (const std::string op : {"rms_norm_gated_linear", "layer_norm_gated_linear"}) {
+    for (const std::string order : {",gate_order=after", ",gate_order=before"}) {
+      const std::string forward = op + ".fwd:M=12,C=96,O=20,x=?" + order;
+      const std::string backward = op + ".bwd:M=12,C=96,O=20,x=?,bias=?" + order;
+      all.push_back({"the other gate order" + order, forward,
+                     of_other_call([=](Problem& p) { other_order(arguments<Forward>(p)); })});
+      all.push_back({"sigmoid for swish" + order, forward, of_other_call([](Problem& p) {
+                       arguments<Forward>(p).activation = GateActivation::sigmoid;
+                     })});
+      all.push_back({"gate of another row" + order, forward,
+                     of_other_call([](Problem& p) { rotate_rows(real(p, "gate"), 96); })});
+      for (const char* gradient : {"dx", "dgate"}) {
+        all.push_back({std::string("the other gate order in ") + gradient + order, backward,
+                       of_other_call([=](Problem& p) { other_order(arguments<Backward>(p)); }, {gradient})});
+        all.push_back({std::string(gradient) + " of other sign" + order, backward, negated(gradient)});
+      }
+    }
+    // fla's weight gradient once lacked this factor, in rows of up to 512 elements and in longer ones.
+    for (const char* width : {"96", "520"})
+      all.push_back({std::string("dlinear_weight of the norm without its gate, rows of ") + width,
+                     op + ".bwd:M=12,O=20,x=?,bias=?,C=" + width,
+                     of_other_call([](Problem& p) { arguments<Backward>(p).activation = GateActivation::none; },
+                                   {"dlinear_weight"})});
+  }
+}
+
 void add_mlp(std::vector<SemanticFault>& all) {
   const std::string forward = "gated_mlp.fwd:M=12,H=24,F=40,x=?", backward = "gated_mlp.bwd:M=12,H=24,F=40,x=?";
   all.push_back({"gate and up exchanged", forward,
@@ -134,6 +194,8 @@ void add_linear_faults(std::vector<SemanticFault>& all) {
   add_products(all);
   add_glu_linear(all);
   add_norm_linear(all);
+  add_centred_linear(all);
+  add_gated_linear(all);
   add_mlp(all);
 }
 

@@ -89,22 +89,27 @@ inline Tensor grouped(const Tensor& t, int64_t groups) {
   return g;
 }
 
-template <class S>
+// The gated norm; without a gate it is the plain one.
+template <class S, NormKind kKind>
 void forward(const NormLinearForward& a, const Tensor& y) {
   const auto group = [&](const Tensor& t) { return grouped(t, a.num_groups); };
-  evaluate<S>(RmsNormForward{.x = group(a.x), .residual = group(a.residual), .weight = group(a.weight),
-                             .bias = group(a.bias), .y = group(y), .residual_out = group(a.residual_out),
-                             .rstd = a.rstd, .eps = a.eps, .weight_per_group = true});
+  evaluate<S>(GatedNormForward<kKind>{
+      .x = group(a.x), .residual = group(a.residual), .gate = group(a.gate), .weight = group(a.weight),
+      .bias = group(a.bias), .y = group(y), .residual_out = group(a.residual_out), .mean = a.mean, .rstd = a.rstd,
+      .eps = a.eps, .weight_offset = a.weight_offset, .activation = a.activation, .gate_order = a.gate_order,
+      .weight_per_group = true});
 }
 
-template <class S>
+template <class S, NormKind kKind>
 void backward(const NormLinearBackward& a, const Tensor& dy, const Tensor& y) {
   const auto group = [&](const Tensor& t) { return grouped(t, a.num_groups); };
-  evaluate<S>(RmsNormBackward{.x = group(a.x), .residual_out = group(a.residual_out), .weight = group(a.weight),
-                              .bias = group(a.bias), .rstd = a.rstd, .dy = group(dy),
-                              .dresidual_out = group(a.dresidual_out), .dx = group(a.dx),
-                              .dresidual = group(a.dresidual), .dweight = group(a.dweight), .dbias = group(a.dbias),
-                              .y = group(y), .weight_per_group = true});
+  evaluate<S>(GatedNormBackward<kKind>{
+      .x = group(a.x), .residual_out = group(a.residual_out), .gate = group(a.gate), .weight = group(a.weight),
+      .bias = group(a.bias), .mean = a.mean, .rstd = a.rstd, .dy = group(dy),
+      .dresidual_out = group(a.dresidual_out), .dx = group(a.dx), .dgate = group(a.dgate),
+      .dresidual = group(a.dresidual), .dweight = group(a.dweight), .dbias = group(a.dbias), .y = group(y),
+      .weight_offset = a.weight_offset, .activation = a.activation, .gate_order = a.gate_order,
+      .weight_per_group = true});
 }
 
 }  // namespace norm_linear
@@ -112,7 +117,8 @@ void backward(const NormLinearBackward& a, const Tensor& dy, const Tensor& y) {
 template <class S>
 void evaluate(const NormLinearForward& a) {
   Matrix<S> y(a.x.size[0], a.x.size[1]);
-  norm_linear::forward<S>(a, tensor_of(y, a.x.dtype));
+  if (a.kind == NormKind::layer) norm_linear::forward<S, NormKind::layer>(a, tensor_of(y, a.x.dtype));
+  else norm_linear::forward<S, NormKind::rms>(a, tensor_of(y, a.x.dtype));
   y = stored(a.x.dtype, std::move(y));
   linear<S>(y, Factor<S>(a.linear_weight).transpose(), a.linear_bias, a.out, a.x.dtype);
 }
@@ -122,7 +128,9 @@ void evaluate(const NormLinearBackward& a) {
   const DType dtype = a.linear_weight.dtype;
   Matrix<S> y(a.dout.size[0], a.linear_weight.size[1]);
   Matrix<S> dy = stored(dtype, product_of<S>(Factor<S>(a.dout), Factor<S>(a.linear_weight), unit_of(dtype)));
-  norm_linear::backward<S>(a, tensor_of(dy, dtype), tensor_of(y, dtype));
+  if (a.kind == NormKind::layer)
+    norm_linear::backward<S, NormKind::layer>(a, tensor_of(dy, dtype), tensor_of(y, dtype));
+  else norm_linear::backward<S, NormKind::rms>(a, tensor_of(dy, dtype), tensor_of(y, dtype));
   if (a.dlinear_weight)
     weight_gradient<S>(Factor<S>(a.dout), stored(dtype, std::move(y)), a.accumulate, a.dlinear_weight, dtype);
   bias_gradient(Factor<S>(a.dout), a.dlinear_bias);

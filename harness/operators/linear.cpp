@@ -18,8 +18,20 @@ void add_linear(std::vector<Direction>& table) {
     table.push_back(direction(std::string(kGatedUnitNames[k]) + "_linear", "fwd", forward, f));
     table.push_back(direction(std::string(kGatedUnitNames[k]) + "_linear", "bwd", backward, b));
   }
-  table.push_back(direction<NormLinearForward>("rms_norm_linear", "fwd", forward));
-  table.push_back(direction<NormLinearBackward>("rms_norm_linear", "bwd", norm_backward));
+  const auto add_norm = [&](const char* op, NormKind kind, GateActivation activation, float eps) {
+    NormLinearForward f;
+    NormLinearBackward b;
+    f.kind = b.kind = kind;
+    f.activation = b.activation = activation;
+    f.eps = eps;
+    table.push_back(direction(op, "fwd", forward, f));
+    table.push_back(direction(op, "bwd", norm_backward, b));
+  };
+  add_norm("rms_norm_linear", NormKind::rms, GateActivation::none, 1e-5f);
+  add_norm("layer_norm_linear", NormKind::layer, GateActivation::none, 1e-5f);
+  add_norm("group_norm_linear", NormKind::layer, GateActivation::none, 1e-5f);
+  add_norm("layer_norm_gated_linear", NormKind::layer, GateActivation::swish, 1e-6f);
+  add_norm("rms_norm_gated_linear", NormKind::rms, GateActivation::swish, 1e-6f);
 }
 
 }  // namespace fla::harness

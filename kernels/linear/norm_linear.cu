@@ -1,7 +1,7 @@
-// A norm and a linear layer. Beside the products, forward writes y and reads it back (2 M C elements beside x), backward
-// makes dy, and in one pass of the norm's backward dx and y again.
+// A norm, gated or not, and a linear layer. Beside the products, forward writes y and reads it back (2 M C elements
+// beside x and gate), backward makes dy, and in one pass of the norm's backward dx, dgate and y again.
 #include "common/alignment.h"
-#include "fla/norm.h"
+#include "fla/gated_norm.h"
 #include "fla/validate.h"
 #include "linear/parts.h"
 
@@ -23,35 +23,63 @@ Tensor grouped(const Tensor& t, int64_t groups) {
   return g;
 }
 
-RmsNormForward inner_forward(const NormLinearForward& a, const Tensor& y) {
+template <NormKind kKind>
+GatedNormForward<kKind> inner_forward(const NormLinearForward& a, const Tensor& y) {
   const int64_t G = a.num_groups;
   return {.x = grouped(a.x, G),
           .residual = grouped(a.residual, G),
+          .gate = grouped(a.gate, G),
           .weight = grouped(a.weight, G),
           .bias = grouped(a.bias, G),
           .y = grouped(y, G),
           .residual_out = grouped(a.residual_out, G),
+          .mean = a.mean,
           .rstd = a.rstd,
           .eps = a.eps,
+          .weight_offset = a.weight_offset,
+          .activation = a.activation,
+          .gate_order = a.gate_order,
           .weight_per_group = G > 1};
 }
 
-RmsNormBackward inner_backward(const NormLinearBackward& a, const Tensor& dy, const Tensor& y) {
+template <NormKind kKind>
+GatedNormBackward<kKind> inner_backward(const NormLinearBackward& a, const Tensor& dy, const Tensor& y) {
   const int64_t G = a.num_groups;
   return {.x = grouped(a.x, G),
           .residual_out = grouped(a.residual_out, G),
+          .gate = grouped(a.gate, G),
           .weight = grouped(a.weight, G),
           .bias = grouped(a.bias, G),
+          .mean = a.mean,
           .rstd = a.rstd,
           .dy = grouped(dy, G),
           .dresidual_out = grouped(a.dresidual_out, G),
           .dx = grouped(a.dx, G),
+          .dgate = grouped(a.dgate, G),
           .dresidual = grouped(a.dresidual, G),
           .dweight = grouped(a.dweight, G),
           .dbias = grouped(a.dbias, G),
           .y = grouped(y, G),
+          .weight_offset = a.weight_offset,
+          .activation = a.activation,
+          .gate_order = a.gate_order,
           .weight_per_group = G > 1};
 }
+
+// Calls `use` with the norm of the call's kind; without a gate, the gated form is the plain norm.
+template <class Use>
+auto with_inner(const NormLinearForward& a, const Tensor& y, Use use) {
+  return a.kind == NormKind::layer ? use(inner_forward<NormKind::layer>(a, y))
+                                   : use(inner_forward<NormKind::rms>(a, y));
+}
+template <class Use>
+auto with_inner(const NormLinearBackward& a, const Tensor& dy, const Tensor& y, Use use) {
+  return a.kind == NormKind::layer ? use(inner_backward<NormKind::layer>(a, dy, y))
+                                   : use(inner_backward<NormKind::rms>(a, dy, y));
+}
+
+constexpr auto kCheck = [](const auto& norm) { return check(norm); };
+constexpr auto kWorkspaceBytes = [](const auto& norm) { return workspace_bytes(norm); };
 
 struct ForwardParts {
   Tensor y, bias;
@@ -62,7 +90,7 @@ struct ForwardParts {
     WorkspaceParts parts(base);
     y = parts.take_matrix(true, a.x.dtype, a.x.size[0], a.x.size[1]);
     bias = bias_part(parts, a.linear_bias, a.x.dtype);
-    const size_t inner = workspace_bytes(inner_forward(a, y));
+    const size_t inner = with_inner(a, y, kWorkspaceBytes);
     norm = {parts.take(inner), inner};
     ProductWorkspace products;
     products.fit(true, a.x.size[0], a.linear_weight.size[0]);
@@ -81,12 +109,12 @@ struct BackwardParts {
   explicit BackwardParts(const NormLinearBackward& a, void* base = nullptr) {
     const int64_t M = a.dout.size[0], C = a.linear_weight.size[1], O = a.linear_weight.size[0];
     const DType dtype = a.linear_weight.dtype;
-    needs_dy = a.dx || a.dresidual || a.dweight || a.dbias;
+    needs_dy = a.dx || a.dgate || a.dresidual || a.dweight || a.dbias;
     runs_norm = needs_dy || a.dlinear_weight;
     WorkspaceParts parts(base);
     dy = parts.take_matrix(runs_norm, dtype, M, C);
     y = parts.take_matrix(static_cast<bool>(a.dlinear_weight), dtype, M, C);
-    const size_t inner = runs_norm ? workspace_bytes(inner_backward(a, dy, y)) : 0;
+    const size_t inner = runs_norm ? with_inner(a, dy, y, kWorkspaceBytes) : 0;
     norm = {parts.take(inner), inner};
     partials = static_cast<float*>(
         parts.take(a.dlinear_bias ? static_cast<size_t>(column_partials(M) * O) * sizeof(float) : 0));
@@ -108,7 +136,7 @@ Status check_groups(int64_t groups, int64_t width) {
 }  // namespace
 
 Status check(const NormLinearForward& a) {
-  return first_error({check_groups(a.num_groups, a.x.size[1]), check(inner_forward(a, a.x)),
+  return first_error({check_groups(a.num_groups, a.x.size[1]), with_inner(a, a.x, kCheck),
                       check_rows("linear_weight", a.linear_weight), check_rows("out", a.out)});
 }
 
@@ -120,18 +148,19 @@ Status run(const NormLinearForward& a, Workspace workspace, Stream stream) {
   if (Status s = validate(a); !s.ok()) return s;
   if (Status s = check_workspace(workspace, workspace_bytes(a)); !s.ok()) return s;
   const ForwardParts parts(a, workspace.data);
-  if (Status s = run(inner_forward(a, parts.y), parts.norm, stream); !s.ok()) return s;
+  const auto run_norm = [&](const auto& norm) { return run(norm, parts.norm, stream); };
+  if (Status s = with_inner(a, parts.y, run_norm); !s.ok()) return s;
   if (Status s = fill_bias_part(a.linear_bias, parts.bias, stream); !s.ok()) return s;
   return gemm({.a = parts.y, .b = a.linear_weight, .c = a.out, .bias = parts.bias, .transpose_b = true}, parts.product,
               stream);
 }
 
 Status check(const NormLinearBackward& a) {
-  if (!a.dx && !a.dresidual && !a.dweight && !a.dbias && !a.dlinear_weight && !a.dlinear_bias)
+  if (!a.dx && !a.dgate && !a.dresidual && !a.dweight && !a.dbias && !a.dlinear_weight && !a.dlinear_bias)
     return error(StatusCode::invalid_argument, "dx: no output is asked for");
   // The norm's own rules, with an output that is always there.
   const Tensor any = a.x ? a.x : a.residual_out;
-  return first_error({check_groups(a.num_groups, a.linear_weight.size[1]), check(inner_backward(a, any, any)),
+  return first_error({check_groups(a.num_groups, a.linear_weight.size[1]), with_inner(a, any, any, kCheck),
                       check_rows("linear_weight", a.linear_weight), check_rows("dout", a.dout),
                       check_weight_gradient("dlinear_weight", a.dlinear_weight, a.linear_weight.dtype)});
 }
@@ -147,8 +176,9 @@ Status run(const NormLinearBackward& a, Workspace workspace, Stream stream) {
   // For y alone any dy will do: that of the workspace, as it is, enters nothing that is written.
   if (parts.needs_dy)
     if (Status s = gemm({.a = a.dout, .b = a.linear_weight, .c = parts.dy}, parts.product, stream); !s.ok()) return s;
+  const auto run_norm = [&](const auto& norm) { return run(norm, parts.norm, stream); };
   if (parts.runs_norm)
-    if (Status s = run(inner_backward(a, parts.dy, parts.y), parts.norm, stream); !s.ok()) return s;
+    if (Status s = with_inner(a, parts.dy, parts.y, run_norm); !s.ok()) return s;
   if (a.dlinear_weight) {
     const Gemm product{
         .a = a.dout, .b = parts.y, .c = a.dlinear_weight, .transpose_a = true, .accumulate = a.accumulate};

@@ -7,6 +7,7 @@
 
 #include "fla/activation.h"
 #include "fla/conv.h"
+#include "fla/linear.h"
 #include "fla/loss.h"
 #include "fla/norm.h"
 
@@ -180,6 +181,45 @@ TEST(Validate, OptionsAndConflicts) {
   loss.label_smoothing = 0;
   loss.total_classes = 5;
   expect_refused(loss, StatusCode::invalid_argument, "class_start");
+}
+
+TEST(Validate, NormsInFrontOfALinearLayer) {
+  NormLinearForward a;
+  a.x = dense(at(0), DType::bf16, {4, 24});
+  a.linear_weight = dense(at(1024), DType::bf16, {8, 24});
+  a.out = dense(at(4096), DType::bf16, {4, 8});
+  EXPECT_TRUE(validate(a).ok()) << validate(a).text;
+  a.num_groups = 5;
+  expect_refused(a, StatusCode::shape_mismatch, "num_groups: 5 does not divide C = 24");
+  a.num_groups = 3;
+  EXPECT_TRUE(validate(a).ok()) << validate(a).text;
+  a.gate = dense(at(8192), DType::bf16, {4, 24});
+  expect_refused(a, StatusCode::invalid_argument, "gate: given with activation none");
+  a.activation = GateActivation::swish;
+  EXPECT_TRUE(validate(a).ok()) << validate(a).text;
+  a.residual = dense(at(12288), DType::bf16, {4, 24});
+  EXPECT_TRUE(validate(a).ok()) << validate(a).text;
+  a.gate_order = GateOrder::before;
+  expect_refused(a, StatusCode::invalid_argument, "residual: given with gate_order before");
+  a.residual = a.gate = {};
+  expect_refused(a, StatusCode::null_pointer, "gate");
+
+  NormLinearBackward b;
+  b.x = a.x;
+  b.gate = dense(at(8192), DType::bf16, {4, 24});
+  b.activation = GateActivation::sigmoid;
+  b.kind = NormKind::layer;
+  b.rstd = dense(at(16384), DType::f32, {4, 1});
+  b.linear_weight = a.linear_weight;
+  b.dout = a.out;
+  b.dgate = dense(at(20480), DType::bf16, {4, 24});
+  expect_refused(b, StatusCode::null_pointer, "mean");
+  b.mean = dense(at(24576), DType::f32, {4, 1});
+  EXPECT_TRUE(validate(b).ok()) << validate(b).text;
+  b.residual_out = dense(at(28672), DType::bf16, {4, 24});
+  expect_refused(b, StatusCode::invalid_argument, "x: exactly one of x and residual_out");
+  b.residual_out = b.dgate = {};
+  expect_refused(b, StatusCode::invalid_argument, "dx: no output is asked for");
 }
 
 }  // namespace
