@@ -235,8 +235,8 @@ TEST(L2Norm, BackwardIsTheDerivative) { EXPECT_LE(worst_of(L2NormForward{}, L2No
 
 TEST(GatedNorm, FarGatesKeepTheirSmallSlopes) {
   // 1 - sigmoid(30) would be 0 in fp32 and a thousandth off in double.
-  EXPECT_NEAR(gate_slope(GateActivation::sigmoid, 30.0) / std::exp(-30.0), 1, 1e-12);
-  EXPECT_NEAR(gate_slope(GateActivation::sigmoid, -30.0) / std::exp(-30.0), 1, 1e-12);
+  EXPECT_NEAR(gate_slope(GateOf{.activation = GateActivation::sigmoid}, 30.0) / std::exp(-30.0), 1, 1e-12);
+  EXPECT_NEAR(gate_slope(GateOf{.activation = GateActivation::sigmoid}, -30.0) / std::exp(-30.0), 1, 1e-12);
 }
 
 TEST(RmsNorm, BackwardIsTheDerivativeForLongRowsAndManyRows) {
