@@ -2,10 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <numbers>
 #include <vector>
 
 #include "fla/conv.h"
+#include "reference/short_forms.h"
 #include "reference/view.h"
 
 namespace fla::reference {
@@ -58,19 +58,15 @@ inline int64_t state_slots(const Tensor& one, const Tensor& another) {
   return t ? t.size[t.rank - 1] : 0;
 }
 
-// `x` is the dtype of the signal: for 16 bits kernels form the exponential in base 2, where z is rounded once more.
-template <class S>
-Sigmoid<S> conv_sigmoid(DType x, const S& z) {
-  return sigmoid_(size_of(x) == 2 ? z * S(std::numbers::log2e) * S(std::numbers::ln2) : z);
-}
+// `x` is the dtype of the signal.
 template <class S>
 S conv_activation(ConvActivation activation, DType x, const S& z) {
-  return activation == ConvActivation::silu ? z * conv_sigmoid(x, z).plus : z;
+  return activation == ConvActivation::silu ? z * sigmoid_(in_base_2(x, z)).plus : z;
 }
 template <class S>
 S conv_activation_slope(ConvActivation activation, DType x, const S& z) {
   if (activation == ConvActivation::none) return S(1.0);
-  const Sigmoid<S> s = conv_sigmoid(x, z);
+  const Sigmoid<S> s = sigmoid_(in_base_2(x, z));
   return s.plus * (S(1.0) + z * s.minus);
 }
 

@@ -1,11 +1,10 @@
 // Row norms: one forward and one backward text for all of them.
 #pragma once
 
-#include <numbers>
-
 #include "fla/gated_norm.h"
 #include "fla/l2_norm.h"
 #include "fla/norm.h"
+#include "reference/short_forms.h"
 #include "reference/view.h"
 
 namespace fla::reference {
@@ -28,20 +27,15 @@ struct GateOf {
   bool after() const { return activation != GateActivation::none && order == GateOrder::after; }
 };
 
-// What the gate makes of itself: A(g) and A'(g). Of 16 bits kernels form the exponential in base 2, where g is rounded
-// once more.
-template <class S>
-Sigmoid<S> gate_sigmoid(const GateOf& of, const S& g) {
-  return sigmoid_(size_of(of.gate.dtype) == 2 ? g * S(std::numbers::log2e) * S(std::numbers::ln2) : g);
-}
+// What the gate makes of itself: A(g) and A'(g).
 template <class S>
 S gate_value(const GateOf& of, const S& g) {
-  const S s = gate_sigmoid(of, g).plus;
+  const S s = sigmoid_(in_base_2(of.gate.dtype, g)).plus;
   return of.activation == GateActivation::swish ? g * s : s;
 }
 template <class S>
 S gate_slope(const GateOf& of, const S& g) {
-  const Sigmoid<S> s = gate_sigmoid(of, g);
+  const Sigmoid<S> s = sigmoid_(in_base_2(of.gate.dtype, g));
   return of.activation == GateActivation::swish ? s.plus * (S(1.0) + g * s.minus) : s.plus * s.minus;
 }
 
