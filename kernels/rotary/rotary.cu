@@ -312,8 +312,8 @@ Status check_call(const Call& c) {
   if (has_sections(o) && !o.position_ids)
     return error(StatusCode::unsupported_combination, "position_ids: required by mrope_t, mrope_h, mrope_w");
   if (has_sections(o) && o.mrope_t + o.mrope_h + o.mrope_w != e.pairs)
-    return error(StatusCode::invalid_argument, "mrope_t: sections of %lld + %lld + %lld pairs, cos has R = %lld",
-                 at(o.mrope_t), at(o.mrope_h), at(o.mrope_w), at(e.pairs));
+    return error(StatusCode::invalid_argument, "mrope_t: sections of %lld + %lld + %lld pairs, cos has R = %lld (D = %lld)",
+                 at(o.mrope_t), at(o.mrope_h), at(o.mrope_w), at(e.pairs), at(e.channels));
   if (o.mrope_interleaved && !has_sections(o))
     return error(StatusCode::unsupported_combination, "mrope_interleaved: without sections");
   const bool moved = o.seqlen_offsets || o.cu_seqlens || o.position_ids || o.gathered;
@@ -342,6 +342,7 @@ Status run_call(const Call& c, bool conjugate, Stream stream) {
   const RotaryExtent e = extent_of(c);
   if (e.rows * e.tokens * e.heads * e.channels == 0) return {};
   const RotaryPlan p = plan_rotary(e, o.rotary_offset, vector_of(c), !o.inplace);
+  if (p.items == 0) return {};
   RotaryArgs a;
   for (int i = 0; i < c.count; ++i) {
     const Rotated& r = c.tensors[i];

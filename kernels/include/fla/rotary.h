@@ -38,10 +38,10 @@ struct RotaryOptions {
   OutsideRows oob_rows = OutsideRows::automatic;
   int64_t mrope_t = 0, mrope_h = 0, mrope_w = 0;  // pairs per section, R in all; 0, 0, 0: one position per token
   bool mrope_interleaved = false;
-  Tensor seqlen_offsets;  // [N] i32/i64, optional
-  Tensor cu_seqlens;      // [N + 1] i32/i64, optional
-  Tensor position_ids;    // [B, T] i32/i64, optional; [3, B, T] with sections
-  Tensor outside_rows;    // [1] i64, optional; += the number of tokens outside
+  Tensor seqlen_offsets = {};  // [N] i32/i64, optional
+  Tensor cu_seqlens = {};      // [N + 1] i32/i64, optional
+  Tensor position_ids = {};    // [B, T] i32/i64, optional; [3, B, T] with sections
+  Tensor outside_rows = {};    // [1] i64, optional; += the number of tokens outside
 };
 
 constexpr bool has_sections(const RotaryOptions& o) { return o.mrope_t != 0 || o.mrope_h != 0 || o.mrope_w != 0; }
@@ -111,7 +111,7 @@ void describe_positions(V& v, RotaryOptions& o, const RotaryDims& d) {
 struct RotaryForward {
   Tensor x;         // [B, T, H, D] f32/f16/bf16
   Tensor cos, sin;  // [TR, R], gathered [B, T, R]; both f32 or both of x's dtype; row stride free
-  Tensor y;         // [B, T, H, D] dtype of x
+  Tensor y = {};    // [B, T, H, D] dtype of x
   RotaryOptions options = {};
 };
 
@@ -160,8 +160,8 @@ struct RotaryQkForward {
   Tensor q;             // [B, T, H, D] f32/f16/bf16
   Tensor k;             // [B, T, Hk, D] dtype of q
   Tensor cos, sin;      // as RotaryForward
-  Tensor cos_k, sin_k;  // optional, both or neither; dtype of cos
-  Tensor q_out, k_out;  // shapes and dtype of q and k
+  Tensor cos_k = {}, sin_k = {};  // optional, both or neither; dtype of cos
+  Tensor q_out = {}, k_out = {};  // shapes and dtype of q and k
   RotaryOptions options = {};
 };
 

@@ -188,19 +188,30 @@ inline void Validator::tensor(const char* name, const Tensor& t, const Shape& sh
     seen_[tensors_++] = {name, &t, rule.alias, address, address + static_cast<uintptr_t>(bytes), written};
 }
 
+// A tensor as columns of a row-strided buffer: its inner dimensions lie side by side, the others step by multiples of
+// one pitch. 0 columns where it is not that, or is dense throughout.
+struct Columns {
+  int64_t count = 0, pitch = 0;
+};
+
+inline Columns columns_of(const Tensor& t) {
+  Columns c{1, 0};
+  for (int i = t.rank - 1; i >= 0; --i) {
+    if (t.size[i] == 1) continue;
+    if (c.pitch == 0 && t.stride[i] == c.count) c.count *= t.size[i];
+    else if (c.pitch == 0) c.pitch = t.stride[i];
+    else if (t.stride[i] % c.pitch != 0) return {};
+  }
+  return c.pitch < c.count ? Columns{} : c;
+}
+
 // Whether two tensors that share an address range are columns [a, a + n) and [b, b + m) of one row-strided buffer.
 inline bool interleaved(const Tensor& p, const Tensor& q) {
-  if (p.rank < 2 || q.rank < 2 || p.dtype != q.dtype) return false;
-  const int64_t pitch = p.stride[p.rank - 2];
-  if (pitch <= 0 || q.stride[q.rank - 2] != pitch || p.stride[p.rank - 1] != 1 || q.stride[q.rank - 1] != 1)
-    return false;
-  for (int i = 0; i + 2 < p.rank; ++i)
-    if (p.size[i] > 1 && p.stride[i] % pitch != 0) return false;
-  for (int i = 0; i + 2 < q.rank; ++i)
-    if (q.size[i] > 1 && q.stride[i] % pitch != 0) return false;
+  const Columns a = columns_of(p), b = columns_of(q);
+  if (p.dtype != q.dtype || a.count == 0 || a.pitch != b.pitch) return false;
   const int64_t apart = (static_cast<const char*>(q.data) - static_cast<const char*>(p.data)) / size_of(p.dtype);
-  const int64_t column = ((apart % pitch) + pitch) % pitch;  // where q's columns start, from p's
-  return column >= p.size[p.rank - 1] && column + q.size[q.rank - 1] <= pitch;
+  const int64_t column = ((apart % a.pitch) + a.pitch) % a.pitch;  // where q's columns start, from p's
+  return column >= a.count && column + b.count <= a.pitch;
 }
 
 inline bool same_view(const Tensor& p, const Tensor& q) {
