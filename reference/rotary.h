@@ -15,7 +15,13 @@ namespace fla::reference {
 class RotaryRows {
  public:
   RotaryRows(const RotaryOptions& o, int64_t B, int64_t T, int64_t R, int64_t table_rows)
-      : o_(o), B_(B), T_(T), axes_(has_sections(o) ? 3 : 1), table_rows_(table_rows), local_(B * T, -1), owner_(B * T) {
+      : o_(o),
+        B_(B),
+        T_(T),
+        axes_(has_sections(o) ? 3 : 1),
+        table_rows_(table_rows),
+        local_(B * T, -1),
+        owner_(B * T) {
     for (const Sequence& s : sequences_of(o.cu_seqlens, B, T)) {
       for (int64_t t = 0; t < s.length; ++t) {
         local_[at(s.row * T + s.begin + t)] = t;
@@ -23,7 +29,8 @@ class RotaryRows {
       }
       ++sequences_;
     }
-    for (int64_t j = 0; j < R; ++j) axis_.push_back(axis_of(j));
+    for (int64_t j = 0; j < R; ++j)
+      axis_.push_back(axis_of(j));
   }
 
   // Of pair j; where the token is not outside.
@@ -41,7 +48,8 @@ class RotaryRows {
   int64_t count_outside() const {
     int64_t n = 0;
     for (int64_t b = 0; b < B_; ++b)
-      for (int64_t t = 0; t < T_; ++t) n += outside(b, t);
+      for (int64_t t = 0; t < T_; ++t)
+        n += outside(b, t);
     return n;
   }
 
@@ -76,8 +84,8 @@ class RotaryRows {
 
 // Every head of one tensor.
 template <class S>
-void rotate_heads(const RotaryOptions& o, bool conjugate, const RotaryRows& rows, const Tensor& from, const Tensor& to,
-                  const Tensor& cos_table, const Tensor& sin_table) {
+void rotate_heads(const RotaryOptions& o, bool conjugate, const RotaryRows& rows, const Tensor& from,
+                  const Tensor& to, const Tensor& cos_table, const Tensor& sin_table) {
   const int table_rank = o.gathered ? 3 : 2;
   const View<S> x(from, 4, 0), y(to, 4, 0), cos(cos_table, table_rank, 0), sin(sin_table, table_rank, 0);
   const int64_t H = x.size(2), D = x.size(3), R = cos.size(table_rank - 1);
@@ -127,8 +135,7 @@ void evaluate(const RotaryBackward& a) {
 
 template <class S>
 void evaluate(const RotaryQkForward& a) {
-  const RotaryRows rows =
-      rotary_rows(a.options, a.q, a.cos, a.q.size[a.q.rank - 2] + a.k.size[a.k.rank - 2]);
+  const RotaryRows rows = rotary_rows(a.options, a.q, a.cos, a.q.size[a.q.rank - 2] + a.k.size[a.k.rank - 2]);
   rotate_heads<S>(a.options, a.options.conjugate, rows, a.q, a.q_out, a.cos, a.sin);
   rotate_heads<S>(a.options, a.options.conjugate, rows, a.k, a.k_out, a.cos_k ? a.cos_k : a.cos,
                   a.cos_k ? a.sin_k : a.sin);
@@ -136,8 +143,8 @@ void evaluate(const RotaryQkForward& a) {
 
 template <class S>
 void evaluate(const RotaryQkBackward& a) {
-  const RotaryRows rows =
-      rotary_rows(a.options, a.dq_out, a.cos, a.dq_out.size[a.dq_out.rank - 2] + a.dk_out.size[a.dk_out.rank - 2]);
+  const RotaryRows rows = rotary_rows(a.options, a.dq_out, a.cos,
+                                      a.dq_out.size[a.dq_out.rank - 2] + a.dk_out.size[a.dk_out.rank - 2]);
   rotate_heads<S>(a.options, !a.options.conjugate, rows, a.dq_out, a.dq, a.cos, a.sin);
   rotate_heads<S>(a.options, !a.options.conjugate, rows, a.dk_out, a.dk, a.cos_k ? a.cos_k : a.cos,
                   a.cos_k ? a.sin_k : a.sin);

@@ -1,8 +1,10 @@
 // How a rotation is cut into threads: a pure function of shapes, dtypes and strides.
 //
-// An item is two vectors of channels of one head of one token: of rotated channels, or of those that are copied. The
-// threads of a block stand as (item, head, token); blocks go through the heads of a token first, so that the rows of
-// the tables, read by every head, come from L1 and L2.
+// An item is two vectors of channels of one head of one token: of rotated channels, or of those that are
+// copied. The threads of a block stand as (item, head, token). Blocks go through the heads of a token first,
+// then through a chunk of tokens, then through the same chunk of the other rows of the batch, and so find the
+// rows of the tables in L1 and L2: row by row, tables of fp32 would be fetched from memory again for each, which
+// is 3 % of the traffic of 32 heads of 128 channels.
 #pragma once
 
 #include <algorithm>
@@ -15,6 +17,7 @@ namespace fla::detail {
 
 // Measured on an H200 for D = 128: one head per thread 4093 GB/s, two 4030, four 3940; 128 threads per block.
 inline constexpr int kRotaryThreads = 128;
+inline constexpr int kLongestChunkLog2 = 6;
 
 struct RotaryExtent {
   int64_t rows = 1, tokens = 0, channels = 0;  // B, T, D
@@ -26,7 +29,8 @@ struct RotaryPlan {
   int vector = 1;  // channels per access
   int64_t rotated_items = 0, copied_vectors = 0, items = 0;
   int64_t threads_per_head = 1, heads_per_block = 1, tokens_per_block = 1;
-  int64_t item_blocks = 0, head_blocks = 0, token_blocks = 0;
+  int64_t item_blocks = 0, head_blocks = 0, token_blocks = 0;  // the last chunk's idle blocks included
+  int chunk_log2 = 0;                                          // token blocks of a chunk
 
   int64_t grid(int64_t rows) const {
     int64_t blocks = 0;
@@ -53,6 +57,10 @@ inline RotaryPlan plan_rotary(const RotaryExtent& e, int64_t rotary_offset, int 
   p.heads_per_block = p.head_blocks > 0 ? divide_up(e.heads, p.head_blocks) : 1;
   p.tokens_per_block = std::clamp<int64_t>(fit / p.heads_per_block, 1, std::max<int64_t>(e.tokens, 1));
   p.token_blocks = divide_up(e.tokens, p.tokens_per_block);
+  while (p.chunk_log2 < kLongestChunkLog2 && (int64_t{16} << p.chunk_log2) <= p.token_blocks)
+    ++p.chunk_log2;
+  const int64_t chunk = int64_t{1} << p.chunk_log2;
+  p.token_blocks = divide_up(p.token_blocks, chunk) * chunk;
   return p;
 }
 

@@ -1,4 +1,5 @@
-// Rotary tables, on the host: a few million sines once per model, in fp64, so that long contexts keep their angles.
+// Rotary tables, on the host: a few million sines once per model, in fp64, so that long contexts keep their
+// angles.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -43,7 +44,8 @@ void store(const Tensor& t, int64_t row, int64_t column, double value) {
   }
   // f16 from an fp32 number that it can hold.
   const uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
-  if (magnitude >= 0x7f800000u) *out = static_cast<uint16_t>(sign | (magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u));
+  if (magnitude >= 0x7f800000u)
+    *out = static_cast<uint16_t>(sign | (magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u));
   else if (magnitude >= 0x38800000u) *out = static_cast<uint16_t>(sign | (magnitude - 0x38000000u) >> 13);
   else *out = static_cast<uint16_t>(sign | static_cast<uint32_t>(std::ldexp(std::abs(rounded), 24)));
 }
@@ -52,13 +54,16 @@ double raised(double base, int64_t j, int64_t dim) {
   return std::pow(base, -2 * static_cast<double>(j) / static_cast<double>(dim));
 }
 
-// The base that stretches the slowest frequency by s and leaves the fastest alone; of two channels there is but one.
+// The base that stretches the slowest frequency by s and leaves the fastest alone; of two channels there is
+// but one.
 double ntk_base(const RotaryTable& a, double s) {
   const auto d = static_cast<double>(a.dim);
   return a.dim > 2 ? a.base * std::pow(s, d / (d - 2)) : a.base;
 }
 
-int64_t length_of(const RotaryTable& a) { return a.length > 0 ? a.length : a.cos.size[0]; }
+int64_t length_of(const RotaryTable& a) {
+  return a.length > 0 ? a.length : a.cos.size[0];
+}
 
 double dynamic_base(const RotaryTable& a) {
   const double length = std::fmax(static_cast<double>(length_of(a)), a.original_length);
@@ -149,16 +154,17 @@ struct Bounded {
 
 Status check_numbers(const RotaryTable& a) {
   constexpr double kMost = 1e300;
-  const Bounded numbers[] = {{"base", a.base, a.rope_type == RopeType::yarn ? 1.0 : 0.0, kMost},
-                             {"scale_base", a.scale_base, 0, kMost},
-                             {"original_length", a.original_length, a.rope_type == RopeType::longrope ? 1.0 : 0.0, kMost},
-                             {"low_frequency", a.low_frequency, 0, kMost},
-                             {"high_frequency", a.high_frequency, a.low_frequency, kMost},
-                             {"beta_fast", a.beta_fast, 0, kMost},
-                             {"beta_slow", a.beta_slow, 0, kMost},
-                             {"attention_factor", a.attention_factor, -kMost, kMost},
-                             {"mscale", a.mscale, -kMost, kMost},
-                             {"mscale_all_dim", a.mscale_all_dim, -kMost, kMost}};
+  const Bounded numbers[] = {
+      {"base", a.base, a.rope_type == RopeType::yarn ? 1.0 : 0.0, kMost},
+      {"scale_base", a.scale_base, 0, kMost},
+      {"original_length", a.original_length, a.rope_type == RopeType::longrope ? 1.0 : 0.0, kMost},
+      {"low_frequency", a.low_frequency, 0, kMost},
+      {"high_frequency", a.high_frequency, a.low_frequency, kMost},
+      {"beta_fast", a.beta_fast, 0, kMost},
+      {"beta_slow", a.beta_slow, 0, kMost},
+      {"attention_factor", a.attention_factor, -kMost, kMost},
+      {"mscale", a.mscale, -kMost, kMost},
+      {"mscale_all_dim", a.mscale_all_dim, -kMost, kMost}};
   for (const Bounded& n : numbers)
     if (!(n.value > n.above && n.value <= n.most)) return refuse(n.name, n.value);
   if (!(a.factor >= 1 && a.factor <= kMost)) return refuse("factor", a.factor);
@@ -169,7 +175,8 @@ Status check_numbers(const RotaryTable& a) {
 }
 
 Status check_extension(const RotaryTable& a) {
-  for (const auto& [name, factors] : {std::pair{"short_factors", a.short_factors}, {"long_factors", a.long_factors}}) {
+  for (const auto& [name, factors] :
+       {std::pair{"short_factors", a.short_factors}, {"long_factors", a.long_factors}}) {
     if (!factors) return error(StatusCode::null_pointer, "%s: required by longrope", name);
     for (int64_t j = 0; j < a.dim / 2; ++j)
       if (!(factors[j] > 0)) return refuse(name, factors[j]);

@@ -12,7 +12,8 @@ using QkProof = Proof<RotaryQkForward, RotaryQkBackward>;
 
 constexpr double kCos = 0.6, kSin = 0.8;
 
-// One token at position 1 of a table that turns its row 1 by (0.6, 0.8) in pair 0 and by a right angle in pair 1.
+// One token at position 1 of a table that turns its row 1 by (0.6, 0.8) in pair 0 and by a right angle in
+// pair 1.
 Tensors<double> one_token(RotaryForward& a, int64_t D) {
   Tensors<double> t;
   allocate(a, {{"B", 1}, {"T", 1}, {"H", 1}, {"D", D}, {"R", 2}, {"TR", 2}}, {}, t);
@@ -64,10 +65,12 @@ std::vector<int64_t> rows_taken(RotaryForward& a, Tensors<double>& t) {
   const int64_t tokens = a.x.size[0] * a.x.size[1];
   std::fill(t["x"].begin(), t["x"].end(), 1.0);
   std::fill(t["sin"].begin(), t["sin"].end(), 0.0);
-  for (size_t p = 0; p < t["cos"].size(); ++p) t["cos"][p] = 1 + static_cast<double>(p);
+  for (size_t p = 0; p < t["cos"].size(); ++p)
+    t["cos"][p] = 1 + static_cast<double>(p);
   evaluate<double>(a);
   std::vector<int64_t> rows;
-  for (int64_t i = 0; i < tokens; ++i) rows.push_back(static_cast<int64_t>(t["y"][static_cast<size_t>(2 * i)]) - 1);
+  for (int64_t i = 0; i < tokens; ++i)
+    rows.push_back(static_cast<int64_t>(t["y"][static_cast<size_t>(2 * i)]) - 1);
   return rows;
 }
 
@@ -106,7 +109,8 @@ TEST(Rotary, SectionsTakeTheirAxis) {
     t.integer["position_ids"] = {0, 1, 2};
     std::fill(t["x"].begin(), t["x"].end(), 1.0);
     std::fill(t["sin"].begin(), t["sin"].end(), 0.0);
-    for (size_t i = 0; i < 30; ++i) t["cos"][i] = static_cast<double>(i / 10);
+    for (size_t i = 0; i < 30; ++i)
+      t["cos"][i] = static_cast<double>(i / 10);
     evaluate<double>(a);
     const std::vector<double> axes(t["y"].begin(), t["y"].begin() + 10);
     const std::vector<double> chunks{0, 0, 0, 0, 0, 1, 1, 1, 2, 2}, woven{0, 1, 2, 0, 1, 2, 0, 1, 0, 0};
@@ -178,7 +182,8 @@ TEST(Rotary, QAndKAreRotatedAsOneTensorIs) {
 
 TEST(Rotary, GoodKernelsStayInsideTheBound) {
   const Extents shape{{"B", 2}, {"T", 50}, {"H", 3}, {"D", 32}, {"R", 16}, {"TR", 50}};
-  const double used = share_used<Single>(RotaryForward{}, shape, {}, normal_inputs(RotaryForward{}, shape, {}));
+  const double used =
+      share_used<Single>(RotaryForward{}, shape, {}, normal_inputs(RotaryForward{}, shape, {}));
   EXPECT_LE(used, 1);
   EXPECT_GE(used, 0.1) << "the bound is loose";
 }

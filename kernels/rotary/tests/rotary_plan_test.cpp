@@ -29,6 +29,16 @@ TEST(RotaryPlan, FewHeadsShareABlockWithOtherTokens) {
   EXPECT_EQ(p.threads_per_head, 4);
   EXPECT_EQ(p.tokens_per_block, 32);
   EXPECT_EQ(p.token_blocks, 4);
+  EXPECT_EQ(p.chunk_log2, 0);
+}
+
+TEST(RotaryPlan, ChunksLeaveFewBlocksIdle) {
+  for (const int64_t tokens : {1, 2, 15, 16, 65, 1000, 1025, 8192}) {
+    const RotaryPlan p = plan_rotary(extent(4, tokens, 32, 128, 64), 0, 8, true);
+    EXPECT_GE(p.token_blocks, tokens);
+    EXPECT_LE(p.token_blocks, tokens + tokens / 8) << tokens;
+    EXPECT_EQ(p.token_blocks % (int64_t{1} << p.chunk_log2), 0);
+  }
 }
 
 TEST(RotaryPlan, ChannelsThatAreNotRotatedAreCopiedOutOfPlaceOnly) {

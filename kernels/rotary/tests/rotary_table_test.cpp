@@ -48,9 +48,11 @@ void expect_tables(Tables& t, const Frequency& f, long double scale = 1) {
       const long double angle = static_cast<long double>(p) * f(j);
       const auto i = static_cast<size_t>(p * pairs + j);
       const long double allowed = scale * (0x1p-24L + angle * 0x1p-50L) * 1.001L;
-      EXPECT_NEAR(static_cast<double>(t.cos[i]), static_cast<double>(scale * std::cos(angle)), static_cast<double>(allowed))
+      EXPECT_NEAR(static_cast<double>(t.cos[i]), static_cast<double>(scale * std::cos(angle)),
+                  static_cast<double>(allowed))
           << p << " " << j;
-      EXPECT_NEAR(static_cast<double>(t.sin[i]), static_cast<double>(scale * std::sin(angle)), static_cast<double>(allowed))
+      EXPECT_NEAR(static_cast<double>(t.sin[i]), static_cast<double>(scale * std::sin(angle)),
+                  static_cast<double>(allowed))
           << p << " " << j;
     }
   }
@@ -85,7 +87,8 @@ TEST(RotaryTable, Ntk) {
   t.args.factor = 8;
   const long double base = 10000 * std::pow(8.0L, 16.0L / 14);
   expect_tables(t, [&](int64_t j) { return power(base, j); });
-  EXPECT_NEAR(static_cast<double>(power(base, kPairs - 1)), static_cast<double>(power(10000, kPairs - 1) / 8), 1e-12);
+  EXPECT_NEAR(static_cast<double>(power(base, kPairs - 1)), static_cast<double>(power(10000, kPairs - 1) / 8),
+              1e-12);
 }
 
 // Hugging Face, _compute_dynamic_ntk_parameters.
@@ -118,7 +121,8 @@ TEST(RotaryTable, Llama3) {
     const long double smooth = (8192 / wavelength - 1) / (4 - 1);
     return (1 - smooth) * e / 8 + smooth * e;
   });
-  for (const int kind : kinds) EXPECT_GT(kind, 0);
+  for (const int kind : kinds)
+    EXPECT_GT(kind, 0);
 }
 
 // The YaRN paper's own code: find_correction_dim, linear_ramp_mask, get_mscale.
@@ -135,7 +139,8 @@ TEST(RotaryTable, Yarn) {
     long double low = correction(32), high = correction(1);
     if (truncate) low = std::floor(low), high = std::ceil(high);
     const auto f = [&](int64_t j) {
-      const long double ramp = std::fmin(std::fmax((static_cast<long double>(j) - low) / (high - low), 0.0L), 1.0L);
+      const long double ramp =
+          std::fmin(std::fmax((static_cast<long double>(j) - low) / (high - low), 0.0L), 1.0L);
       const long double extrapolation = power(10000, j, 64), interpolation = extrapolation / 16;
       return interpolation * ramp + extrapolation * (1 - ramp);
     };
@@ -154,7 +159,8 @@ TEST(RotaryTable, YarnOfOneRampPointStaysFinite) {
   t.args.factor = 2;
   t.args.original_length = 1;
   ASSERT_TRUE(build(t.args).ok());
-  for (const float c : t.cos) EXPECT_TRUE(std::isfinite(c));
+  for (const float c : t.cos)
+    EXPECT_TRUE(std::isfinite(c));
 }
 
 // Hugging Face, _compute_longrope_parameters.
@@ -172,7 +178,9 @@ TEST(RotaryTable, LongRope) {
   t.args.long_factors = large.data();
   const long double scale = std::sqrt(1 + std::log(32.0L) / std::log(100.0L));
   const auto with = [](const std::vector<double>& factors) {
-    return [&](int64_t j) { return 1 / (static_cast<long double>(factors[static_cast<size_t>(j)]) / power(10000, j)); };
+    return [&](int64_t j) {
+      return 1 / (static_cast<long double>(factors[static_cast<size_t>(j)]) / power(10000, j));
+    };
   };
   expect_tables(t, with(small), scale);
   t.args.length = 101;
@@ -233,7 +241,8 @@ TEST(RotaryTable, CompatibleModeRoundsFrequencyAndAngle) {
   const auto p = static_cast<float>(1048573);
   const float angle = p * f;
   EXPECT_FLOAT_EQ(t.cos[t.cos.size() - 1], static_cast<float>(std::cos(static_cast<double>(angle))));
-  EXPECT_GT(std::abs(std::cos(static_cast<double>(angle)) - std::cos(1048573 * 0.01)), 1e-6);  // what exact mode avoids
+  EXPECT_GT(std::abs(std::cos(static_cast<double>(angle)) - std::cos(1048573 * 0.01)),
+            1e-6);  // what exact mode avoids
 }
 
 TEST(RotaryTable, NarrowPositionsAreRoundedBeforeAndAfterTheProduct) {
@@ -262,7 +271,8 @@ TEST(RotaryTable, StoresSixteenBitTables) {
 }
 
 TEST(RotaryTable, RefusesWhatItCannotBuild) {
-  const auto refused = [](StatusCode code, const char* naming, const std::function<void(RotaryTable&)>& change) {
+  const auto refused = [](StatusCode code, const char* naming,
+                          const std::function<void(RotaryTable&)>& change) {
     Tables t;
     change(t.args);
     const Status s = build(t.args);
@@ -283,9 +293,11 @@ TEST(RotaryTable, RefusesWhatItCannotBuild) {
   refused(invalid, "rope_type", [](RotaryTable& a) { a.rope_type = static_cast<RopeType>(9); });
   refused(invalid, "mode", [](RotaryTable& a) { a.mode = static_cast<RopeMode>(2); });
   refused(StatusCode::unsupported_dtype, "pos_dtype", [](RotaryTable& a) { a.pos_dtype = DType::i32; });
-  refused(StatusCode::unsupported_combination, "pos_dtype", [](RotaryTable& a) { a.pos_dtype = DType::bf16; });
+  refused(StatusCode::unsupported_combination, "pos_dtype",
+          [](RotaryTable& a) { a.pos_dtype = DType::bf16; });
   refused(StatusCode::unsupported_combination, "cos_k", [](RotaryTable& a) { a.xpos = true; });
-  refused(StatusCode::null_pointer, "short_factors", [](RotaryTable& a) { a.rope_type = RopeType::longrope; });
+  refused(StatusCode::null_pointer, "short_factors",
+          [](RotaryTable& a) { a.rope_type = RopeType::longrope; });
   refused(StatusCode::null_pointer, "sin", [](RotaryTable& a) { a.sin = {}; });
 }
 

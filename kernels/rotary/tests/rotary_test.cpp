@@ -1,4 +1,5 @@
-// What case strings cannot say of the rotations: that they are rotations, slices of one buffer, and refused calls.
+// What case strings cannot say of the rotations: that they are rotations, slices of one buffer, and refused
+// calls.
 #include "fla/rotary.h"
 
 #include <gtest/gtest.h>
@@ -19,7 +20,8 @@ std::vector<float> normal(int64_t n, int seed = 1) {
   std::mt19937 random(static_cast<unsigned>(seed));
   std::normal_distribution<float> value;
   std::vector<float> data(static_cast<size_t>(n));
-  for (float& x : data) x = value(random);
+  for (float& x : data)
+    x = value(random);
   return data;
 }
 
@@ -28,7 +30,12 @@ struct Tables {
   int64_t rows, pairs;
 
   Tables(int64_t table_rows, int64_t table_pairs, bool xpos = false)
-      : cos(static_cast<size_t>(table_rows * table_pairs)), sin(cos), cos_k(cos), sin_k(cos), rows(table_rows), pairs(table_pairs) {
+      : cos(static_cast<size_t>(table_rows * table_pairs)),
+        sin(cos),
+        cos_k(cos),
+        sin_k(cos),
+        rows(table_rows),
+        pairs(table_pairs) {
     RotaryTable table{.cos = of(cos), .sin = of(sin), .dim = 2 * pairs, .xpos = xpos};
     if (xpos) table.cos_k = of(cos_k), table.sin_k = of(sin_k);
     const Status s = build(table);
@@ -37,24 +44,35 @@ struct Tables {
   Tensor of(std::vector<float>& data) const { return dense(data.data(), DType::f32, {rows, pairs}); }
 };
 
-void expect_runs(const Status& s) { EXPECT_TRUE(s.ok()) << s.text; }
+void expect_runs(const Status& s) {
+  EXPECT_TRUE(s.ok()) << s.text;
+}
 
 // Property checks of the specification, section 2.10, at sizes of both paths.
 TEST(Rotary, BackwardUndoesForwardAndNormsStay) {
   struct Size {
     int64_t B, T, H, D, R, first;
   };
-  for (const Size& s : {Size{1, 1, 1, 2, 1, 0}, {2, 3, 3, 8, 3, 0}, {2, 17, 5, 40, 12, 0}, {1, 33, 2, 96, 36, 0},
-                        {3, 9, 4, 104, 32, 0}, {2, 7, 1, 512, 32, 448}, {1, 2, 2, 1024, 512, 0}, {1, 5, 40, 128, 64, 0}}) {
+  for (const Size& s : {Size{1, 1, 1, 2, 1, 0},
+                        {2, 3, 3, 8, 3, 0},
+                        {2, 17, 5, 40, 12, 0},
+                        {1, 33, 2, 96, 36, 0},
+                        {3, 9, 4, 104, 32, 0},
+                        {2, 7, 1, 512, 32, 448},
+                        {1, 2, 2, 1024, 512, 0},
+                        {1, 5, 40, 128, 64, 0}}) {
     for (const bool interleaved : {false, true}) {
       Tables t(s.T + 5, s.R);
       const int64_t n = s.B * s.T * s.H * s.D;
       std::vector<float> x = normal(n), y(x.size()), back(x.size());
-      const auto tensor = [&](std::vector<float>& data) { return dense(data.data(), DType::f32, {s.B, s.T, s.H, s.D}); };
+      const auto tensor = [&](std::vector<float>& data) {
+        return dense(data.data(), DType::f32, {s.B, s.T, s.H, s.D});
+      };
       const RotaryOptions options{.interleaved = interleaved, .rotary_offset = s.first, .seqlen_offset = 5};
       expect_runs(run(RotaryForward{tensor(x), t.of(t.cos), t.of(t.sin), tensor(y), options}, {}, {}));
       expect_runs(run(RotaryBackward{t.of(t.cos), t.of(t.sin), tensor(y), tensor(back), options}, {}, {}));
-      for (size_t i = 0; i < x.size(); ++i) ASSERT_NEAR(back[i], x[i], 2e-6f * (1 + std::abs(x[i])) + 2e-6f) << s.D << " " << i;
+      for (size_t i = 0; i < x.size(); ++i)
+        ASSERT_NEAR(back[i], x[i], 2e-6f * (1 + std::abs(x[i])) + 2e-6f) << s.D << " " << i;
       for (size_t row = 0; row < x.size(); row += static_cast<size_t>(s.D)) {
         double before = 0, after = 0;
         for (size_t d = row; d < row + static_cast<size_t>(s.D); ++d) {
@@ -78,7 +96,9 @@ TEST(Rotary, ProductsDependOnTheDistanceOnly) {
       q.insert(q.end(), q_row.begin(), q_row.end());
       k.insert(k.end(), k_row.begin(), k_row.end());
     }
-    const auto tensor = [&](std::vector<float>& data) { return dense(data.data(), DType::f32, {1, kTokens, 1, kChannels}); };
+    const auto tensor = [&](std::vector<float>& data) {
+      return dense(data.data(), DType::f32, {1, kTokens, 1, kChannels});
+    };
     RotaryQkForward a{.q = tensor(q), .k = tensor(k), .cos = t.of(t.cos), .sin = t.of(t.sin)};
     if (xpos) a.cos_k = t.of(t.cos_k), a.sin_k = t.of(t.sin_k);
     a.q_out = a.q;
@@ -98,7 +118,8 @@ TEST(Rotary, ProductsDependOnTheDistanceOnly) {
   }
 }
 
-// Defect 12 of the peer rotates a hidden copy of such slices. V lies between rows of q and k and is not touched.
+// Defect 12 of the peer rotates a hidden copy of such slices. V lies between rows of q and k and is not
+// touched.
 TEST(Rotary, RotatesSlicesOfAPackedBufferInPlace) {
   constexpr int64_t B = 2, T = 5, H = 4, Hk = 2, D = 16, kPitch = (H + 2 * Hk) * D;
   Tables t(T, D / 2);
@@ -109,7 +130,8 @@ TEST(Rotary, RotatesSlicesOfAPackedBufferInPlace) {
     s.stride[0] = T * kPitch;
     return s;
   };
-  RotaryQkForward apart{.q = slice(copy, H, 0), .k = slice(copy, Hk, H), .cos = t.of(t.cos), .sin = t.of(t.sin)};
+  RotaryQkForward apart{
+      .q = slice(copy, H, 0), .k = slice(copy, Hk, H), .cos = t.of(t.cos), .sin = t.of(t.sin)};
   apart.q_out = dense(q.data(), DType::f32, {B, T, H, D});
   apart.k_out = dense(k.data(), DType::f32, {B, T, Hk, D});
   expect_runs(run(apart, {}, {}));
@@ -149,7 +171,9 @@ TEST(Rotary, PackedSequencesNeedATableOfTheLongestOnly) {
     alone.x = dense(x.data() + cu[n] * D, DType::f32, {1, length, 1, D});
     alone.y = dense(one.data(), DType::f32, {1, length, 1, D});
     expect_runs(run(alone, {}, {}));
-    EXPECT_EQ(std::memcmp(one.data(), y.data() + cu[n] * D, static_cast<size_t>(length * D) * sizeof(float)), 0) << n;
+    EXPECT_EQ(std::memcmp(one.data(), y.data() + cu[n] * D, static_cast<size_t>(length * D) * sizeof(float)),
+              0)
+        << n;
   }
 }
 
@@ -167,7 +191,8 @@ TEST(Rotary, RefusesWhatContradictsItself) {
   static int64_t numbers[64] = {};
   const Tensor ids = dense(numbers, DType::i64, {2, 6}), offsets = dense(numbers, DType::i64, {2});
   const Tensor axes = dense(numbers, DType::i64, {3, 2, 6}), cu = dense(numbers, DType::i64, {3});
-  const auto refused = [](StatusCode code, const char* naming, const std::function<void(RotaryForward&)>& change) {
+  const auto refused = [](StatusCode code, const char* naming,
+                          const std::function<void(RotaryForward&)>& change) {
     RotaryForward a = valid();
     change(a);
     const Status s = run(a, {}, {});
@@ -193,8 +218,10 @@ TEST(Rotary, RefusesWhatContradictsItself) {
     a.options.position_ids.dtype = DType::f32;
   });
   refused(StatusCode::invalid_argument, "seqlen_offset", [](A& a) { a.options.seqlen_offset = 4; });
-  refused(StatusCode::invalid_argument, "oob_rows", [](A& a) { a.options.oob_rows = static_cast<OutsideRows>(4); });
-  refused(StatusCode::invalid_argument, "outside_rows", [](A& a) { a.options.oob_rows = OutsideRows::error; });
+  refused(StatusCode::invalid_argument, "oob_rows",
+          [](A& a) { a.options.oob_rows = static_cast<OutsideRows>(4); });
+  refused(StatusCode::invalid_argument, "outside_rows",
+          [](A& a) { a.options.oob_rows = OutsideRows::error; });
   refused(StatusCode::invalid_argument, "mrope_t", [&](A& a) {
     a.options.position_ids = axes;
     a.options.mrope_t = a.options.mrope_h = 1;
