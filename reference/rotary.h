@@ -96,14 +96,16 @@ void rotate_heads(const RotaryOptions& o, bool conjugate, const RotaryRows& rows
       for (int64_t h = 0; h < H; ++h) {
         for (int64_t d = 0; d < D; ++d) {
           const bool rotated = d >= o.rotary_offset && d < o.rotary_offset + 2 * R;
-          y(b, t, h, d) = rotated && outside && zero ? S(0.0) : x(b, t, h, d);
+          if (!rotated || outside) y(b, t, h, d) = rotated && zero ? S(0.0) : x(b, t, h, d);
         }
-        for (int64_t j = 0; j < R && !outside; ++j) {
-          const int64_t p = rows.row(j, b, t);
-          const S c = o.gathered ? cos(b, t, j) : cos(p, j), angle = o.gathered ? sin(b, t, j) : sin(p, j);
-          const S s = conjugate ? -angle : angle;
-          const int64_t first = o.rotary_offset + (o.interleaved ? 2 * j : j);
-          const int64_t second = first + (o.interleaved ? 1 : R);
+      }
+      for (int64_t j = 0; j < R && !outside; ++j) {
+        const int64_t p = rows.row(j, b, t);
+        const S c = o.gathered ? cos(b, t, j) : cos(p, j), angle = o.gathered ? sin(b, t, j) : sin(p, j);
+        const S s = conjugate ? -angle : angle;
+        const int64_t first = o.rotary_offset + (o.interleaved ? 2 * j : j);
+        const int64_t second = first + (o.interleaved ? 1 : R);
+        for (int64_t h = 0; h < H; ++h) {
           y(b, t, h, first) = x(b, t, h, first) * c - s * x(b, t, h, second);
           y(b, t, h, second) = s * x(b, t, h, first) + x(b, t, h, second) * c;
         }
