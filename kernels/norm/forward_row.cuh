@@ -16,8 +16,11 @@ struct ForwardArgs {
   int64_t weight_stride = 0, bias_stride = 0;  // per group; 0: shared
   int32_t columns = 0;
   int32_t lanes_log2 = 5;       // threads per row, unit lanes
+  uint32_t turns = 1;           // rows that each of them takes, one below the other
+  uint32_t height = 0;          // rows of a group
   int32_t shared_vectors = 0;   // vectors at the end of the row that stay in shared memory
-  float eps = 0, weight_offset = 0;
+  float eps = 0;
+  float weight_offset = 0;      // nothing where there is no weight
   float share = 0;              // of the sum in the statistic: 1 / columns, or 1 for an l2 norm
   bool centred = false;         // known to the forms below; the streamed kernel asks
   bool second_is_gate = false;  // second multiplies x by its activation, otherwise it is added
@@ -33,19 +36,16 @@ template <Form kForm>
 inline constexpr bool kHasMean = kForm == Form::layer || kForm == Form::gated_layer;
 template <Form kForm>
 inline constexpr bool kHasGate = kForm == Form::gated_rms || kForm == Form::gated_layer;
+template <Form kForm>
+FLA_DEVICE RowAt row_at(const ForwardArgs& a, int64_t row) {
+  return kIsPlain<kForm> ? RowAt{static_cast<uint32_t>(row), 0} : a.grid.at(row);
+}
 
-// Stands for the dtype of a second stream that is not there, and of weights that are loaded when they are used.
+// Stands for the dtype of a second stream that is not there.
 struct NoSecond {};
-struct LateWeight {};
-
-template <Form kForm>
-FLA_DEVICE int64_t row_offset(const ForwardArgs& a, int64_t row, const RowOperand& operand) {
-  return a.grid.offset<kIsPlain<kForm>>(row, operand);
-}
-template <Form kForm>
-FLA_DEVICE uint32_t row_group(const ForwardArgs& a, int64_t row) {
-  return kIsPlain<kForm> ? 0 : a.grid.group(row);
-}
+// Kernels that have work enough for their loads, or little beside them: plain ones, and those with a second stream.
+template <class S, Form kForm>
+inline constexpr bool kIsLean = kIsPlain<kForm> || !std::is_same_v<S, NoSecond>;
 
 template <bool kShort, int kWidth>
 FLA_DEVICE void join(const ForwardArgs& a, float (&u)[kWidth], const float (&second)[kWidth]) {
@@ -74,9 +74,8 @@ struct RowInRegisters {
   Held held[kVectors];
 
   // Vectors at or past `end` count as zero.
-  template <Form kForm>
-  FLA_DEVICE void read(const ForwardArgs& a, int64_t row, int first, int step, int end) {
-    const T* x = static_cast<const T*>(a.x.data.data) + row_offset<kForm>(a, row, a.x);
+  FLA_DEVICE void read(const ForwardArgs& a, RowAt row, int first, int step, int end) {
+    const T* x = static_cast<const T*>(a.x.data.data) + row.in(a.x);
     if constexpr (!kJoined) {
       FLA_UNROLL
       for (int i = 0; i < kVectors; ++i) {
@@ -84,7 +83,7 @@ struct RowInRegisters {
         held[i] = vector < end ? load<T, kWidth>(x + vector * kWidth) : zero_vector<T, kWidth>();
       }
     } else {
-      const S* r = static_cast<const S*>(a.second.data.data) + a.grid.offset(row, a.second);
+      const S* r = static_cast<const S*>(a.second.data.data) + row.in(a.second);
       Vector<T, kWidth> vx[kVectors];
       Vector<S, kWidth> vr[kVectors];
       FLA_UNROLL
@@ -143,37 +142,40 @@ struct RowInRegisters {
   }
 };
 
-// The weights of the same vectors, still packed. They are fetched beside the row, not after its reduction: a trip to L2
-// between the two would cost as much as the row itself when there are few rows.
-template <class W, int kWidth, int kVectors>
-struct HeldWeight {
-  Vector<W, kWidth> held[kVectors];
+// Weights and biases of the same vectors, packed and of one dtype. Absent ones are ones and zeros: a test for each vector
+// would part the loads.
+template <class W, int kWidth, int kCount, Form kForm>
+struct HeldParameters {
+  static constexpr bool kBias = !kIsPlain<kForm>;
+  Vector<W, kWidth> weight[kCount], bias[kBias ? kCount : 1];
+
+  static FLA_DEVICE Vector<W, kWidth> constant(float value) {
+    float values[kWidth];
+    FLA_UNROLL
+    for (float& v : values) v = value;
+    return pack<W, kWidth>(values);
+  }
 
   FLA_DEVICE void read(const ForwardArgs& a, uint32_t group, int first, int step, int end) {
-    if (!a.weight) return;
     const W* w = static_cast<const W*>(a.weight.data) + group * a.weight_stride;
+    const W* b = static_cast<const W*>(a.bias.data) + group * a.bias_stride;
     FLA_UNROLL
-    for (int i = 0; i < kVectors; ++i) {
+    for (int i = 0; i < kCount; ++i) {
       const int vector = first + i * step;
-      if (vector < end) held[i] = load<W, kWidth>(w + vector * kWidth);
+      const bool inside = vector < end;
+      weight[i] = a.weight && inside ? load<W, kWidth>(w + vector * kWidth) : constant(1.0f);
+      if constexpr (kBias) bias[i] = a.bias && inside ? load<W, kWidth>(b + vector * kWidth) : constant(0.0f);
     }
   }
 };
-// Forms with more streams have no registers for that, and weights of any dtype.
-template <int kWidth, int kVectors>
-struct HeldWeight<LateWeight, kWidth, kVectors> {
-  FLA_DEVICE void read(const ForwardArgs&, uint32_t, int, int, int) {}
-};
 
-template <int kWidth>
-FLA_DEVICE void load_weight(const ForwardArgs& a, int64_t index, float (&w)[kWidth]) {
-  if (a.weight) {
-    load_floats(a.weight, index, w);
-  } else {
-    FLA_UNROLL
-    for (int e = 0; e < kWidth; ++e) w[e] = 1.0f;
-  }
-}
+// Registers that those of one vector take.
+template <class W, int kWidth, Form kForm>
+inline constexpr int kParameterRegisters = kWidth * static_cast<int>(sizeof(W)) / (kIsPlain<kForm> ? 4 : 2);
+
+// When they are fetched: beside the row where few registers hold them (a trip to L2 after the reduction would cost as much
+// as the row itself when there are few rows), else with each vector.
+enum class Fetch { beside_row, with_vector };
 
 // The gate of the same vectors.
 template <class T, int kVectors, bool kPresent>
@@ -181,9 +183,9 @@ struct HeldGate {
   static constexpr int kWidth = 16 / sizeof(T);
   Vector<T, kWidth> held[kPresent ? kVectors : 1];
 
-  FLA_DEVICE void read(const ForwardArgs& a, int64_t row, int first, int step, int end) {
+  FLA_DEVICE void read(const ForwardArgs& a, RowAt row, int first, int step, int end) {
     if constexpr (kPresent) {
-      const T* gate = static_cast<const T*>(a.gate.data.data) + a.grid.offset(row, a.gate);
+      const T* gate = static_cast<const T*>(a.gate.data.data) + row.in(a.gate);
       FLA_UNROLL
       for (int i = 0; i < kVectors; ++i) {
         const int vector = first + i * step;
@@ -198,69 +200,49 @@ struct RowStatistic {
 };
 
 template <bool kMean>
-FLA_DEVICE void store_statistic(const ForwardArgs& a, int64_t row, const RowStatistic& s) {
-  if (a.rstd.data) store_float(static_cast<float*>(a.rstd.data.data) + a.grid.offset(row, a.rstd), s.rstd);
-  if (kMean && a.mean.data) store_float(static_cast<float*>(a.mean.data.data) + a.grid.offset(row, a.mean), s.mean);
-}
-
-// Where one row is written.
-struct RowTarget {
-  int64_t y, residual_out, bias;
-};
-template <Form kForm>
-FLA_DEVICE RowTarget row_target(const ForwardArgs& a, int64_t row, uint32_t group) {
-  return {row_offset<kForm>(a, row, a.y), kIsPlain<kForm> ? 0 : a.grid.offset(row, a.residual_out), group * a.bias_stride};
+FLA_DEVICE void store_statistic(const ForwardArgs& a, RowAt row, const RowStatistic& s) {
+  if (a.rstd.data) store_float(static_cast<float*>(a.rstd.data.data) + row.in(a.rstd), s.rstd);
+  if (kMean && a.mean.data) store_float(static_cast<float*>(a.mean.data.data) + row.in(a.mean), s.mean);
 }
 
 // Writes y (and the stored sum) of one vector of a row. `gate` is read where `gated`.
-template <class T, Form kForm, int kWidth>
-FLA_DEVICE void write_vector(const ForwardArgs& a, float (&u)[kWidth], float (&w)[kWidth], const float (&gate)[kWidth],
-                             bool gated, const RowStatistic& s, const RowTarget& to, int column) {
+template <class T, Form kForm, bool kStoresSum, int kWidth>
+FLA_DEVICE void write_vector(const ForwardArgs& a, float (&u)[kWidth], const float (&w)[kWidth], const float (&b)[kWidth],
+                             const float (&gate)[kWidth], bool gated, const RowStatistic& s, RowAt row, int column) {
   if constexpr (kIsPlain<kForm>) {
     FLA_UNROLL
     for (int e = 0; e < kWidth; ++e) u[e] = u[e] * s.rstd * w[e];
-    store_floats(static_cast<T*>(a.y.data.data) + to.y + column, u);
+    store_floats(static_cast<T*>(a.y.data.data) + row.in(a.y) + column, u);
   } else {
-    if (a.residual_out.data) store_floats(a.residual_out.data, to.residual_out + column, u);
+    if (kStoresSum && a.residual_out.data) store_floats(a.residual_out.data, row.in(a.residual_out) + column, u);
     FLA_UNROLL
-    for (int e = 0; e < kWidth; ++e) {
-      w[e] = a.weight ? w[e] + a.weight_offset : 1.0f;
-      u[e] = (kHasMean<kForm> ? u[e] - s.mean : u[e]) * s.rstd * w[e];
-    }
-    if (a.bias) {
-      float b[kWidth];
-      load_floats(a.bias, to.bias + column, b);
-      FLA_UNROLL
-      for (int e = 0; e < kWidth; ++e) u[e] += b[e];
-    }
+    for (int e = 0; e < kWidth; ++e)
+      u[e] = fmaf((kHasMean<kForm> ? u[e] - s.mean : u[e]) * s.rstd, w[e] + a.weight_offset, b[e]);
     if (gated) {
       FLA_UNROLL
       for (int e = 0; e < kWidth; ++e) u[e] *= gate_value<sizeof(T) == 2>(gate[e], a.swish);
     }
-    store_floats(a.y.data, to.y + column, u);
+    store_floats(a.y.data, row.in(a.y) + column, u);
   }
 }
 
-template <Form kForm, class T, class S, class W, int kWidth, int kVectors>
+template <Form kForm, class T, class S, Fetch kFetch, class W, int kWidth, int kCount, int kVectors>
 FLA_DEVICE void write_row(const ForwardArgs& a, const RowInRegisters<T, S, kVectors>& held,
-                          const HeldWeight<W, kWidth, kVectors>* weight,
-                          const HeldGate<T, kVectors, kHasGate<kForm>>& gate, int64_t row, const RowStatistic& s,
+                          HeldParameters<W, kWidth, kCount, kForm>& parameters,
+                          const HeldGate<T, kVectors, kHasGate<kForm>>& gate, RowAt row, const RowStatistic& s,
                           int first, int step, int end) {
-  const uint32_t group = row_group<kForm>(a, row);
-  const RowTarget to = row_target<kForm>(a, row, group);
   FLA_UNROLL
   for (int i = 0; i < kVectors; ++i) {
     const int vector = first + i * step;
     if (vector < end) {
-      float u[kWidth], w[kWidth], g[kWidth];
+      if constexpr (kFetch == Fetch::with_vector) parameters.read(a, row.g, vector, step, end);
+      constexpr bool kAll = kFetch != Fetch::with_vector;
+      float u[kWidth], w[kWidth], b[kWidth], g[kWidth];
       unpack(held.held[i], u);
-      const bool held_weight = !std::is_same_v<W, LateWeight> && weight && a.weight;
-      if constexpr (!std::is_same_v<W, LateWeight>) {
-        if (held_weight) unpack(weight->held[i], w);
-      }
-      if (!held_weight) load_weight(a, group * a.weight_stride + vector * kWidth, w);
+      unpack(parameters.weight[kAll ? i : 0], w);
+      if constexpr (!kIsPlain<kForm>) unpack(parameters.bias[kAll ? i : 0], b);
       if constexpr (kHasGate<kForm>) unpack(gate.held[i], g);
-      write_vector<T, kForm>(a, u, w, g, kHasGate<kForm>, s, to, vector * kWidth);
+      write_vector<T, kForm, RowInRegisters<T, S, kVectors>::kJoined>(a, u, w, b, g, kHasGate<kForm>, s, row, vector * kWidth);
     }
   }
 }

@@ -24,7 +24,8 @@ struct GateTerms {
 template <bool kShort>
 FLA_DEVICE GateTerms gate_terms(float g, bool swish) {
   const math::Sigmoid s = gate_sigmoid<kShort>(g);
-  return {swish ? g * s.plus : s.plus, s.plus * (swish ? fmaf(g, s.minus, 1.0f) : s.minus)};
+  const float factor = swish ? g : 1.0f;
+  return {factor * s.plus, s.plus * fmaf(factor, s.minus, swish ? 1.0f : 0.0f)};
 }
 
 }  // namespace fla::detail

@@ -54,19 +54,35 @@ FLA_DEVICE float to_xhat(const BackwardArgs& a, const StoredStatistic& s, float 
   return v * (Form::kSums == 0 && a.normalised ? 1.0f : s.rstd);
 }
 
+// A gate's values and slopes between the two passes over a row, where there are registers for them.
+template <int kWidth, bool kKept>
+struct KeptGate {
+  float value[kKept ? kWidth : 1], slope[kKept ? kWidth : 1];
+};
+
 // xhat and dn of some elements, from u and dy in place.
-template <class Form, int kWidth>
+template <class Form, int kWidth, bool kKept = false>
 FLA_DEVICE void to_terms(const BackwardArgs& a, const StoredStatistic& s, const float (&gate)[kWidth], bool gated,
-                         float (&u)[kWidth], float (&dy)[kWidth]) {
-  FLA_UNROLL
-  for (int e = 0; e < kWidth; ++e) {
-    if (Form::kGated && gated) {
-      const float value = gate_value<Form::kShortGate>(gate[e], a.swish);
-      u[e] *= a.gate_before ? value : 1.0f;
-      dy[e] *= a.gate_before ? 1.0f : value;
-    }
-    u[e] = to_xhat<Form>(a, s, u[e]);
+                         float (&u)[kWidth], float (&dy)[kWidth], KeptGate<kWidth, kKept>* kept = nullptr) {
+  if (Form::kGated && gated) {
+    auto pass = [&](float (&through)[kWidth]) {
+      FLA_UNROLL
+      for (int e = 0; e < kWidth; ++e) {
+        if constexpr (kKept) {
+          const GateTerms t = gate_terms<Form::kShortGate>(gate[e], a.swish);
+          kept->value[e] = t.value;
+          kept->slope[e] = t.slope;
+          through[e] *= t.value;
+        } else {
+          through[e] *= gate_value<Form::kShortGate>(gate[e], a.swish);
+        }
+      }
+    };
+    if (a.gate_before) pass(u);
+    else pass(dy);
   }
+  FLA_UNROLL
+  for (int e = 0; e < kWidth; ++e) u[e] = to_xhat<Form>(a, s, u[e]);
 }
 
 // The means over the row of s xhat and, where rows are centred, of s.
@@ -88,15 +104,12 @@ FLA_DEVICE void load_row(const RowOperand& operand, int64_t at, float (&values)[
   else load_floats(static_cast<const T*>(operand.data.data) + at, values);
 }
 
-// Where one row is written. Offsets are worked out at each store: held, they would cost ten registers.
-template <bool kFlat>
-struct RowOffsets {
-  int64_t row;
-  uint32_t group;
-  FLA_DEVICE RowOffsets(const BackwardArgs&, int64_t row, uint32_t group) : row(row), group(group) {}
-  FLA_DEVICE int64_t in(const BackwardArgs& a, const RowOperand& operand) const {
-    return a.grid.offset<kFlat>(row, operand);
-  }
+// One row. Offsets are worked out at each access: held, they would cost ten registers.
+struct BackwardRow {
+  RowAt at;
+  uint32_t group = 0;  // of its parameters
+
+  FLA_DEVICE int64_t in(const RowOperand& operand) const { return at.in(operand); }
   FLA_DEVICE int64_t bias(const BackwardArgs& a) const { return group * a.bias_stride; }
 };
 
@@ -116,14 +129,36 @@ FLA_DEVICE void write_recomputed(const BackwardArgs& a, const StoredStatistic& s
   store_floats(a.y.data, y_at, y);
 }
 
+// du of some elements, and dgate where `kGated`: the gate multiplies u (kBefore) or n = xhat w + b.
+template <class Form, bool kGated, bool kBefore, int kWidth, bool kKept>
+FLA_DEVICE void input_gradients(const BackwardArgs& a, const StoredStatistic& stat, const RowMeans<Form>& means,
+                                const float (&u)[kWidth], const float (&dy)[kWidth], const float (&gate)[kWidth],
+                                const KeptGate<kWidth, kKept>* kept, const float (&w)[kWidth],
+                                const float (&b)[kWidth], float (&du)[kWidth], float (&dgate)[kWidth]) {
+  // Element by element, so that few numbers are alive at once.
+  FLA_UNROLL
+  for (int e = 0; e < kWidth; ++e) {
+    GateTerms t{1.0f, 0.0f};
+    if constexpr (kGated && kKept) t = {kept->value[e], kept->slope[e]};
+    else if constexpr (kGated) t = gate_terms<Form::kShortGate>(gate[e], a.swish);
+    const float xhat = to_xhat<Form>(a, stat, kBefore ? u[e] * t.value : u[e]);
+    float dv = (kGated && !kBefore ? dy[e] * t.value : dy[e]) * w[e] - xhat * means.value[0];
+    if constexpr (Form::kCentred) dv -= means.value[RowMeans<Form>::kValues - 1];
+    dv *= stat.rstd;
+    if constexpr (kGated) dgate[e] = (kBefore ? dv * u[e] : dy[e] * fmaf(xhat, w[e], b[e])) * t.slope;
+    du[e] = kBefore ? dv * t.value : dv;
+  }
+}
+
 // Every output of some elements of a row. `carried` is the gradient that residual_out brings, where `with_carried`.
-template <class Form, class U, class Y, bool kFlat, int kWidth>
+template <class Form, class U, class Y, int kWidth, bool kKept = false>
 FLA_DEVICE void write_gradients(const BackwardArgs& a, const StoredStatistic& stat, const RowMeans<Form>& means,
                                 const float (&u)[kWidth], const float (&dy)[kWidth], const float (&gate)[kWidth],
                                 bool gated, const float (&carried)[kWidth], bool with_carried, const float (&w)[kWidth],
-                                const RowOffsets<kFlat>& to, int column) {
+                                const BackwardRow& to, int column,
+                                const KeptGate<kWidth, kKept>* kept = nullptr) {
   gated = Form::kGated && gated;
-  float b[kWidth] = {}, du[kWidth], dgate[kWidth];
+  float du[kWidth], dgate[kWidth];
   if constexpr (!Form::kGated && !Form::kCentred) {
     // rstd (dy w - xhat mean) with what the whole row shares taken out, for two operations less.
     const float minus_slope = -stat.rstd * to_xhat<Form>(a, stat, means.value[0]);
@@ -131,42 +166,21 @@ FLA_DEVICE void write_gradients(const BackwardArgs& a, const StoredStatistic& st
     for (int e = 0; e < kWidth; ++e) {
       du[e] = fmaf(dy[e] * stat.rstd, w[e], u[e] * minus_slope);
     }
-    if (with_carried) {
-      FLA_UNROLL
-      for (int e = 0; e < kWidth; ++e) du[e] += carried[e];
-    }
-    if (a.dx.data) store_row<Y>(a.dx, to.in(a, a.dx) + column, du);
-    if (a.dresidual.data) store_row<U>(a.dresidual, to.in(a, a.dresidual) + column, du);
-    if (a.y.data) write_recomputed<Form>(a, stat, u, gate, false, w, to.bias(a) + column, to.in(a, a.y) + column);
-    return;
-  }
-  const bool with_bias = gated && a.bias;
-  if (with_bias) load_floats(a.bias, to.bias(a) + column, b);
-  // Element by element, so that few numbers are alive at once.
-  FLA_UNROLL
-  for (int e = 0; e < kWidth; ++e) {
-    GateTerms t{1.0f, 0.0f};
-    if (gated) t = gate_terms<Form::kShortGate>(gate[e], a.swish);
-    const float inner = a.gate_before ? t.value : 1.0f, outer = a.gate_before ? 1.0f : t.value;
-    const float xhat = to_xhat<Form>(a, stat, gated ? u[e] * inner : u[e]);
-    float dv = (gated ? dy[e] * outer : dy[e]) * w[e] - xhat * means.value[0];
-    if constexpr (Form::kCentred) dv -= means.value[RowMeans<Form>::kValues - 1];
-    dv *= stat.rstd;
-    if (gated) {
-      const float n = fmaf(xhat, w[e], b[e]);
-      dgate[e] = (a.gate_before ? dv * u[e] : dy[e] * n) * t.slope;
-      dv *= inner;
-    }
-    du[e] = dv;
+  } else {
+    float b[kWidth] = {};
+    if (gated && a.bias) load_floats(a.bias, to.bias(a) + column, b);
+    if (!gated) input_gradients<Form, false, false>(a, stat, means, u, dy, gate, kept, w, b, du, dgate);
+    else if (a.gate_before) input_gradients<Form, Form::kGated, true>(a, stat, means, u, dy, gate, kept, w, b, du, dgate);
+    else input_gradients<Form, Form::kGated, false>(a, stat, means, u, dy, gate, kept, w, b, du, dgate);
   }
   if (with_carried) {
     FLA_UNROLL
     for (int e = 0; e < kWidth; ++e) du[e] += carried[e];
   }
-  if (a.dx.data) store_row<Y>(a.dx, to.in(a, a.dx) + column, du);
-  if (a.dresidual.data) store_row<U>(a.dresidual, to.in(a, a.dresidual) + column, du);
-  if (gated && a.dgate.data) store_row<U>(a.dgate, to.in(a, a.dgate) + column, dgate);
-  if (a.y.data) write_recomputed<Form>(a, stat, u, gate, gated, w, to.bias(a) + column, to.in(a, a.y) + column);
+  if (a.dx.data) store_row<Y>(a.dx, to.in(a.dx) + column, du);
+  if (a.dresidual.data) store_row<U>(a.dresidual, to.in(a.dresidual) + column, du);
+  if (gated && a.dgate.data) store_row<U>(a.dgate, to.in(a.dgate) + column, dgate);
+  if (a.y.data) write_recomputed<Form>(a, stat, u, gate, gated, w, to.bias(a) + column, to.in(a.y) + column);
 }
 
 // Plus the offset; one where there is no weight.
@@ -182,11 +196,10 @@ FLA_DEVICE void load_weight(const BackwardArgs& a, int64_t index, float (&w)[kWi
   }
 }
 
-template <bool kFlat>
-FLA_DEVICE StoredStatistic load_statistic(const BackwardArgs& a, int64_t row, bool centred) {
+FLA_DEVICE StoredStatistic load_statistic(const BackwardArgs& a, RowAt row, bool centred) {
   StoredStatistic s;
-  s.rstd = load_float(static_cast<const float*>(a.rstd.data.data) + a.grid.offset<kFlat>(row, a.rstd));
-  if (centred) s.mean = load_float(static_cast<const float*>(a.mean.data.data) + a.grid.offset<kFlat>(row, a.mean));
+  s.rstd = load_float(static_cast<const float*>(a.rstd.data.data) + row.in(a.rstd));
+  if (centred) s.mean = load_float(static_cast<const float*>(a.mean.data.data) + row.in(a.mean));
   return s;
 }
 

@@ -1,9 +1,10 @@
 // Row norms, backward, rows of up to 2 KB: several lanes or a warp per row, several rows per block. Blocks are
 // persistent where column sums are kept, else each takes one row per group of lanes.
 //
-// The next row's operands are loaded into registers before the current row is reduced (rows this short make bulk copies
-// too small to issue fast enough: 3127-3965 against 4063-4192 GB/s on an H200). Each group of lanes keeps its columns'
-// sums in registers; at the end the block adds them up in shared memory, in order.
+// The next rows arrive while one is worked on: in registers where there is room for them, else through a ring in shared
+// memory that each thread keeps to itself, by asynchronous copies. (Bulk copies of rows this short cannot be issued fast
+// enough: 3127-3965 against 4063-4192 GB/s on an H200.) Each group of lanes keeps its columns' sums in registers; at the end
+// the block adds them up in shared memory, in order.
 #pragma once
 
 #include "norm/row_norm_backward.cuh"
@@ -12,32 +13,76 @@ namespace fla::detail {
 
 inline constexpr int kLanesThreads = 256;
 
+inline constexpr int kLanesDepth = 2;  // rows in the ring; more are no faster
+
 // One row's operands as one lane holds them.
-template <class U, class Y, int kVectors, class Form, bool kFlat>
+template <class U, class Y, int kVectors>
 struct LaneRow {
   static constexpr int kWidth = 16 / (sizeof(U) > sizeof(Y) ? sizeof(U) : sizeof(Y));
   Vector<U, kWidth> u[kVectors];
   Vector<U, kWidth> third[kVectors];  // the gate, or the gradient of residual_out: never both (row_norm_backward.cu)
   Vector<Y, kWidth> dy[kVectors];
-  StoredStatistic statistic;
+};
 
-  FLA_DEVICE void read(const BackwardArgs& a, int64_t row, int lane, int lanes, int chunks) {
-    const bool mine = row < a.grid.rows;
-    const int64_t at = mine ? row : 0;
-    const RowOperand& other = Form::kGated ? a.gate : a.dresidual_out;
-    const U* pu = static_cast<const U*>(a.u.data.data) + a.grid.offset<kFlat>(at, a.u);
-    const Y* pdy = static_cast<const Y*>(a.dy.data.data) + a.grid.offset<kFlat>(at, a.dy);
-    const U* pthird = static_cast<const U*>(other.data.data) + a.grid.offset<kFlat>(at, other);
+// Where a lane's part of a row comes from, and its slots in the ring: [row of the ring][stream][vector][thread].
+template <class U, class Y, int kVectors>
+struct LaneSource {
+  using Row = LaneRow<U, Y, kVectors>;
+  static constexpr int kWidth = Row::kWidth;
+  static constexpr int kUBytes = kWidth * static_cast<int>(sizeof(U)), kYBytes = kWidth * static_cast<int>(sizeof(Y));
+  static FLA_HOST_DEVICE constexpr int bytes_of_row(bool with_third) {
+    return kLanesThreads * kVectors * (kUBytes + kYBytes + (with_third ? kUBytes : 0));
+  }
+
+  const RowOperand& third;
+  int lane, lanes, chunks;
+
+  FLA_DEVICE bool with_third() const { return third.data.data != nullptr; }
+  FLA_DEVICE unsigned char* slot(int turn, int offset, int i, int bytes) const {
+    return shared_memory<unsigned char>() + turn * bytes_of_row(with_third()) + kLanesThreads * offset +
+           (i * kLanesThreads + static_cast<int>(threadIdx.x)) * bytes;
+  }
+  // Visits the chunks that are this lane's.
+  template <class Visit>
+  FLA_DEVICE void each(Visit&& visit) const {
     FLA_UNROLL
-    for (int i = 0; i < kVectors; ++i) {
-      const int chunk = lane + i * lanes;
-      const bool inside = mine && chunk < chunks;
-      u[i] = inside ? load<U, kWidth>(pu + chunk * kWidth) : zero_vector<U, kWidth>();
-      dy[i] = inside ? load<Y, kWidth>(pdy + chunk * kWidth) : zero_vector<Y, kWidth>();
-      if (Form::kGated || other.data)
-        third[i] = inside ? load<U, kWidth>(pthird + chunk * kWidth) : zero_vector<U, kWidth>();
-    }
-    statistic = mine ? load_statistic<kFlat>(a, at, Form::kCentred) : StoredStatistic{};
+    for (int i = 0; i < kVectors; ++i)
+      if (lane + i * lanes < chunks) visit(i, (lane + i * lanes) * kWidth);
+  }
+
+  FLA_DEVICE void fetch(const BackwardArgs& a, RowAt row, int turn) const {
+    const U* u = static_cast<const U*>(a.u.data.data) + row.in(a.u);
+    const Y* dy = static_cast<const Y*>(a.dy.data.data) + row.in(a.dy);
+    each([&](int i, int column) {
+      async_copy<kUBytes>(slot(turn, 0, i, kUBytes), u + column);
+      async_copy<kYBytes>(slot(turn, kVectors * kUBytes, i, kYBytes), dy + column);
+    });
+    if (!with_third()) return;
+    const U* from = static_cast<const U*>(third.data.data) + row.in(third);
+    each([&](int i, int column) {
+      async_copy<kUBytes>(slot(turn, kVectors * (kUBytes + kYBytes), i, kUBytes), from + column);
+    });
+  }
+  FLA_DEVICE Row take(int turn) const {
+    Row held;
+    each([&](int i, int) {
+      held.u[i] = load<U, kWidth>(reinterpret_cast<const U*>(slot(turn, 0, i, kUBytes)));
+      held.dy[i] = load<Y, kWidth>(reinterpret_cast<const Y*>(slot(turn, kVectors * kUBytes, i, kYBytes)));
+      if (with_third())
+        held.third[i] =
+            load<U, kWidth>(reinterpret_cast<const U*>(slot(turn, kVectors * (kUBytes + kYBytes), i, kUBytes)));
+    });
+    return held;
+  }
+  FLA_DEVICE Row read(const BackwardArgs& a, RowAt row) const {
+    Row held;
+    each([&](int i, int column) {
+      held.u[i] = load<U, kWidth>(static_cast<const U*>(a.u.data.data) + row.in(a.u) + column);
+      held.dy[i] = load<Y, kWidth>(static_cast<const Y*>(a.dy.data.data) + row.in(a.dy) + column);
+      if (with_third())
+        held.third[i] = load<U, kWidth>(static_cast<const U*>(third.data.data) + row.in(third) + column);
+    });
+    return held;
   }
 };
 
@@ -56,15 +101,17 @@ FLA_DEVICE void store_block_sums(const BackwardArgs& a, const float* sums, float
 
 // Blocks that shall fit a multiprocessor: as many as their registers allow without spilling.
 template <class Form, int kVectors>
-inline constexpr int kLanesBlocks = Form::kSums == 0                                      ? (kVectors == 2 ? 4 : 2)
-                                    : kVectors == 1                                        ? 2
-                                    : kVectors == 2 && !Form::kCentred && !Form::kGated ? 2
-                                                                                           : 1;
+inline constexpr int kLanesBlocks = Form::kSums == 0 && kVectors == 2 ? 4
+                                    : Form::kSums == 0 || kVectors == (Form::kGated ? 1 : 2) ? 2
+                                                                                              : 1;
 
-template <class U, class Y, int kVectors, class Form, bool kFlat>
+template <class Form>
+inline constexpr bool kThroughRing = Form::kCentred || Form::kGated;
+
+template <class U, class Y, int kVectors, class Form>
 FLA_KERNEL void FLA_BOUNDS(kLanesThreads, (kLanesBlocks<Form, kVectors>))
     row_norm_backward_lanes_kernel(FLA_PARAMETERS BackwardArgs a) {
-  using Row = LaneRow<U, Y, kVectors, Form, kFlat>;
+  using Row = LaneRow<U, Y, kVectors>;
   constexpr int kWidth = Row::kWidth;
   const int lanes = 1 << a.lanes_log2, rows_per_block = kLanesThreads >> a.lanes_log2, chunks = a.columns / kWidth;
   const int thread = static_cast<int>(threadIdx.x), lane = thread & (lanes - 1), own_row = thread >> a.lanes_log2;
@@ -87,16 +134,17 @@ FLA_KERNEL void FLA_BOUNDS(kLanesThreads, (kLanesBlocks<Form, kVectors>))
     }
   }
 
-  auto work = [&](const Row& held, int64_t row) {
+  auto work = [&](const Row& held, const StoredStatistic& statistic, int64_t row) {
     float means[2] = {}, means_of_s[2] = {};
+    KeptGate<kWidth, Form::kGated> kept[kVectors];
     FLA_UNROLL
     for (int i = 0; i < kVectors; ++i) {
-      if (lane + i * lanes < chunks) {
+      if (row < a.grid.rows && lane + i * lanes < chunks) {
         float u[kWidth], dy[kWidth], gate[kWidth];
         unpack(held.u[i], u);
         unpack(held.dy[i], dy);
         if constexpr (Form::kGated) unpack(held.third[i], gate);
-        to_terms<Form>(a, held.statistic, gate, true, u, dy);
+        to_terms<Form>(a, statistic, gate, true, u, dy, &kept[i]);
         FLA_UNROLL
         for (int e = 0; e < kWidth; ++e) {
           if constexpr (Form::kSums > 0) dweight[i][e] = fmaf(dy[e], u[e], dweight[i][e]);
@@ -114,7 +162,7 @@ FLA_KERNEL void FLA_BOUNDS(kLanesThreads, (kLanesBlocks<Form, kVectors>))
     FLA_UNROLL
     for (float& m : mean.value) m *= a.share;
     if (row >= a.grid.rows) return;
-    const RowOffsets<kFlat> to(a, row, group);
+    const BackwardRow to{a.grid.at(row), group};
     FLA_UNROLL
     for (int i = 0; i < kVectors; ++i) {
       const int chunk = lane + i * lanes;
@@ -124,25 +172,54 @@ FLA_KERNEL void FLA_BOUNDS(kLanesThreads, (kLanesBlocks<Form, kVectors>))
         unpack(held.dy[i], dy);
         unpack(held.third[i], third);
         const bool with_carried = !Form::kGated && a.dresidual_out.data.data;
-        write_gradients<Form, U, Y>(a, held.statistic, mean, u, dy, third, true, third, with_carried, weight[i], to,
-                                    chunk * kWidth);
+        write_gradients<Form, U, Y>(a, statistic, mean, u, dy, third, true, third, with_carried, weight[i], to,
+                                    chunk * kWidth, &kept[i]);
       }
     }
   };
 
-  Row now;
-  now.read(a, first + own_row, lane, lanes, chunks);
+  const LaneSource<U, Y, kVectors> source{Form::kGated ? a.gate : a.dresidual_out, lane, lanes, chunks};
+  auto statistic_of = [&](int64_t row) {
+    return row < a.grid.rows ? load_statistic(a, a.grid.at(row), Form::kCentred) : StoredStatistic{};
+  };
+  auto row_of = [&](int64_t row) { return a.grid.at(row < a.grid.rows ? row : 0); };
+  // All lanes of the block take the same number of turns, so that every shuffle has its whole warp.
   if constexpr (Form::kSums == 0) {
-    work(now, first + own_row);
+    const int64_t row = first + own_row;
+    work(source.read(a, row_of(row)), statistic_of(row), row);
   } else {
-    // The next row arrives while this one is worked on. All lanes of the block take the same number of turns, so that
-    // every shuffle has its whole warp.
-    for (int64_t base = first; base < a.grid.rows; base += step) {
-      const int64_t row = base + own_row;
-      Row next;
-      next.read(a, row + step, lane, lanes, chunks);
-      work(now, row);
-      now = next;
+    StoredStatistic next_statistic = statistic_of(first + own_row);
+    if constexpr (kThroughRing<Form>) {
+      auto fetch = [&](int64_t row, int turn) {
+        if (row < a.grid.rows) source.fetch(a, a.grid.at(row), turn);
+        async_commit();
+      };
+      FLA_NO_UNROLL
+      for (int turn = 0; turn < kLanesDepth; ++turn) fetch(first + own_row + turn * step, turn);
+      int turn = 0;
+      FLA_NO_UNROLL
+      for (int64_t base = first; base < a.grid.rows; base += step) {
+        const int64_t row = base + own_row;
+        const StoredStatistic statistic = next_statistic;
+        next_statistic = statistic_of(row + step);
+        async_wait<kLanesDepth - 1>();
+        const Row held = source.take(turn);
+        fetch(row + kLanesDepth * step, turn);
+        work(held, statistic, row);
+        turn = turn + 1 == kLanesDepth ? 0 : turn + 1;
+      }
+      async_wait<0>();
+      block_barrier();  // the ring's memory is the sums' now
+    } else {
+      Row next = source.read(a, row_of(first + own_row));
+      for (int64_t base = first; base < a.grid.rows; base += step) {
+        const int64_t row = base + own_row;
+        const Row held = next;
+        const StoredStatistic statistic = next_statistic;
+        next = source.read(a, row_of(row + step));
+        next_statistic = statistic_of(row + step);
+        work(held, statistic, row);
+      }
     }
     float* sums = shared_memory<float>();
     auto reduce = [&](const auto& own, float* partials) {
@@ -169,36 +246,34 @@ Status row_norm_backward_lanes(BackwardArgs a, const BackwardPlan& plan, int sum
   a.lanes_log2 = plan.lanes_log2;
   const int64_t slots = kLanesThreads >> plan.lanes_log2;
   if (!a.dweight_partials && !a.dbias_partials) a.parts = divide_up(a.grid.rows, slots);  // nothing outlives a row
-  const Launch shape{.grid = a.parts,
-                     .block = kLanesThreads,
-                     .shared_bytes = static_cast<size_t>(slots * a.columns) * sizeof(float),
-                     .stream = stream};
-  auto go = [&](auto form, auto flat) {
+  auto go = [&](auto form) {
     using Form = decltype(form);
-    constexpr bool kFlat = decltype(flat)::value;
-    if constexpr (Form::kCentred || Form::kGated) {
-      if (plan.vectors == 1) return launch<&row_norm_backward_lanes_kernel<U, Y, 1, Form, kFlat>>(shape, a);
+    auto launch_with = [&](auto vectors) {
+      constexpr int kVectors = decltype(vectors)::value;
+      const bool with_third = a.gate.data || a.dresidual_out.data;
+      const int64_t ring = kThroughRing<Form> ? kLanesDepth * LaneSource<U, Y, kVectors>::bytes_of_row(with_third) : 0;
+      const int64_t block_sums = slots * a.columns * static_cast<int64_t>(sizeof(float));
+      const int64_t shared = Form::kSums == 0 ? 0 : ring > block_sums ? ring : block_sums;
+      return launch<&row_norm_backward_lanes_kernel<U, Y, kVectors, Form>>(
+          {.grid = a.parts, .block = kLanesThreads, .shared_bytes = static_cast<size_t>(shared), .stream = stream}, a);
+    };
+    if constexpr (Form::kGated) {
+      if (plan.vectors == 1) return launch_with(std::integral_constant<int, 1>{});
+    } else {
+      if (plan.vectors == 4) return launch_with(std::integral_constant<int, 4>{});
     }
-    if constexpr (!Form::kGated) {
-      if (plan.vectors == 4) return launch<&row_norm_backward_lanes_kernel<U, Y, 4, Form, kFlat>>(shape, a);
-    }
-    return launch<&row_norm_backward_lanes_kernel<U, Y, 2, Form, kFlat>>(shape, a);
+    return launch_with(std::integral_constant<int, 2>{});
   };
-  // A division per row hides behind a gate's arithmetic, but not behind that of a plain norm.
   if constexpr (std::is_same_v<U, Y>) {
     if (a.gate.data) {
-      if (a.centred) return go(BackwardForm<2, true, true, sizeof(U) == 2>{}, std::false_type{});
-      return sums > 1 ? go(BackwardForm<2, false, true, sizeof(U) == 2>{}, std::false_type{})
-                      : go(BackwardForm<1, false, true, sizeof(U) == 2>{}, std::false_type{});
+      if (a.centred) return go(BackwardForm<2, true, true, sizeof(U) == 2>{});
+      return sums > 1 ? go(BackwardForm<2, false, true, sizeof(U) == 2>{}) : go(BackwardForm<1, false, true, sizeof(U) == 2>{});
     }
   }
-  auto plain = [&](auto flat) {
-    if (a.centred) return go(BackwardForm<2, true, false>{}, flat);
-    return sums > 1   ? go(BackwardForm<2, false, false>{}, flat)
-           : sums > 0 ? go(BackwardForm<1, false, false>{}, flat)
-                      : go(BackwardForm<0, false, false>{}, flat);
-  };
-  return a.grid.groups == 1 ? plain(std::true_type{}) : plain(std::false_type{});
+  if (a.centred) return go(BackwardForm<2, true, false>{});
+  return sums > 1   ? go(BackwardForm<2, false, false>{})
+         : sums > 0 ? go(BackwardForm<1, false, false>{})
+                    : go(BackwardForm<0, false, false>{});
 }
 
 }  // namespace fla::detail

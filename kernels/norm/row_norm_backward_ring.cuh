@@ -25,12 +25,13 @@ struct RingShared {
   TransactionBarrier filled[kMaxStages];
 };
 
-// Each thread keeps two vectors of every operand between their two uses.
-template <class U, class Y, class Form, int kThreads, bool kCluster>
+// Each thread keeps kVectors vectors of every operand between their two uses, and where that is one also what a gate made of
+// it. (For rows that fill a block of 512 threads this takes a fifth longer: such a block waits alone.)
+template <class U, class Y, class Form, int kThreads, int kVectors, bool kCluster>
 FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !Form::kCentred && !Form::kGated))
     row_norm_backward_ring_kernel(FLA_PARAMETERS BackwardArgs a) {
   constexpr int kWidth = 16 / (sizeof(U) > sizeof(Y) ? sizeof(U) : sizeof(Y));
-  constexpr int kVectors = 2;
+  constexpr bool kKeepGate = Form::kGated && kVectors == 1;
   release_dependents();
   const int thread = static_cast<int>(threadIdx.x);
   // This block's columns of the row.
@@ -65,14 +66,14 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
     unsigned char* at = ring + stage * stage_bytes;
     TransactionBarrier* filled = &shared->filled[stage];
     barrier_expect(filled, static_cast<uint32_t>(row_bytes));
-    bulk_load(at, static_cast<const U*>(a.u.data.data) + a.grid.offset<true>(row, a.u) + first_column,
+    bulk_load(at, static_cast<const U*>(a.u.data.data) + row * a.u.stride_m + first_column,
               static_cast<uint32_t>(u_bytes), filled);
     at += u_bytes;
-    bulk_load(at, static_cast<const Y*>(a.dy.data.data) + a.grid.offset<true>(row, a.dy) + first_column,
+    bulk_load(at, static_cast<const Y*>(a.dy.data.data) + row * a.dy.stride_m + first_column,
               static_cast<uint32_t>(dy_bytes), filled);
     at += dy_bytes;
     if (with_third)
-      bulk_load(at, static_cast<const U*>(third.data.data) + a.grid.offset<true>(row, third) + first_column,
+      bulk_load(at, static_cast<const U*>(third.data.data) + row * third.stride_m + first_column,
                 static_cast<uint32_t>(u_bytes), filled);
     bulk_commit(filled);
   };
@@ -101,17 +102,18 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
   };
   float dweight[kVectors][kWidth] = {}, dbias[Form::kSums > 1 ? kVectors : 1][kWidth] = {};
 
+  auto row_number = [](int64_t row) { return RowAt{static_cast<uint32_t>(row), 0}; };  // groups are collapsed
   const bool ahead = Form::kCentred || (kThreads == 512 && !with_third);
   StoredStatistic next_statistic;
-  if (ahead && block < a.grid.rows) next_statistic = load_statistic<true>(a, block, Form::kCentred);
+  if (ahead && block < a.grid.rows) next_statistic = load_statistic(a, row_number(block), Form::kCentred);
 
   int stage = 0, slot = 0;
   uint32_t parity = 0;
   FLA_NO_UNROLL
   for (int64_t row = block; row < a.grid.rows; row += a.parts) {
-    const StoredStatistic statistic = ahead ? next_statistic : load_statistic<true>(a, row, Form::kCentred);
+    const StoredStatistic statistic = ahead ? next_statistic : load_statistic(a, row_number(row), Form::kCentred);
     if (ahead && row + a.parts < a.grid.rows)
-      next_statistic = load_statistic<true>(a, row + a.parts, Form::kCentred);
+      next_statistic = load_statistic(a, row_number(row + a.parts), Form::kCentred);
     barrier_wait(&shared->filled[stage], parity);
     const unsigned char* at = ring + stage * stage_bytes;
     const U* su = reinterpret_cast<const U*>(at);
@@ -119,6 +121,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
     const U* sthird = reinterpret_cast<const U*>(at + u_bytes + dy_bytes);
     Vector<U, kWidth> vu[kVectors], vthird[kVectors];
     Vector<Y, kWidth> vdy[kVectors];
+    KeptGate<kWidth, kKeepGate> kept[kVectors];
     float means[2] = {}, means_of_s[2] = {};
     FLA_UNROLL
     for (int i = 0; i < kVectors; ++i) {
@@ -132,7 +135,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
         unpack(vdy[i], dy);
         if constexpr (Form::kGated) unpack(vthird[i], gate);
         weight_of(i, chunk * kWidth, w);
-        to_terms<Form>(a, statistic, gate, true, u, dy);
+        to_terms<Form>(a, statistic, gate, true, u, dy, &kept[i]);
         FLA_UNROLL
         for (int e = 0; e < kWidth; ++e) {
           if constexpr (Form::kSums > 0) dweight[i][e] = fmaf(dy[e], u[e], dweight[i][e]);
@@ -166,7 +169,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
     for (float& m : mean.value) m *= a.share;
     slot ^= 1;
     refill(row + a.stages * a.parts, stage);
-    const RowOffsets<true> to(a, row, group);
+    const BackwardRow to{row_number(row), group};
     FLA_UNROLL
     for (int i = 0; i < kVectors; ++i) {
       const int chunk = thread + i * kThreads, column = chunk * kWidth;
@@ -177,7 +180,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
         unpack(vthird[i], extra);
         weight_of(i, column, w);
         write_gradients<Form, U, Y>(a, statistic, mean, u, dy, extra, true, extra, !Form::kGated && with_third, w, to,
-                                    first_column + column);
+                                    first_column + column, &kept[i]);
       }
     }
     if (++stage == a.stages) {
@@ -212,11 +215,15 @@ Status row_norm_backward_ring(BackwardArgs a, const BackwardPlan& plan, int sums
                      .stream = stream};
   auto go = [&](auto form) {
     using Form = decltype(form);
-    if (plan.cluster > 1) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 512, true>>(shape, a);
-    if (plan.threads == 64) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 64, false>>(shape, a);
-    if (plan.threads == 128) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 128, false>>(shape, a);
-    if (plan.threads == 256) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 256, false>>(shape, a);
-    return launch<&row_norm_backward_ring_kernel<U, Y, Form, 512, false>>(shape, a);
+    if (plan.cluster > 1) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 512, 2, true>>(shape, a);
+    if constexpr (Form::kGated) {
+      if (plan.vectors == 1) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 128, 1, false>>(shape, a);
+    } else {
+      if (plan.threads == 64) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 64, 2, false>>(shape, a);
+    }
+    if (plan.threads == 128) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 128, 2, false>>(shape, a);
+    if (plan.threads == 256) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 256, 2, false>>(shape, a);
+    return launch<&row_norm_backward_ring_kernel<U, Y, Form, 512, 2, false>>(shape, a);
   };
   if constexpr (std::is_same_v<U, Y>) {
     if (a.gate.data) {

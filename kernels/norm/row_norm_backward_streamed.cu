@@ -27,12 +27,12 @@ template <int kWidth>
 FLA_KERNEL void FLA_BOUNDS(kThreads, 3) row_norm_backward_rows_kernel(FLA_PARAMETERS BackwardArgs a) {
   auto* slots = shared_memory<BlockSlots<2>>();
   const int first = static_cast<int>(threadIdx.x) * kWidth, step = static_cast<int>(blockDim.x) * kWidth;
-  const int64_t row = blockIdx.x;
-  const auto group = static_cast<uint32_t>(a.parameter_groups == 1 ? 0 : row % a.parameter_groups);
-  const int64_t u_at = a.grid.offset(row, a.u), dy_at = a.grid.offset(row, a.dy), gate_at = a.grid.offset(row, a.gate);
-  const int64_t carried_at = a.grid.offset(row, a.dresidual_out), weight_at = group * a.weight_stride;
+  const BackwardRow row{a.grid.at(blockIdx.x),
+                        a.parameter_groups == 1 ? 0 : blockIdx.x % static_cast<uint32_t>(a.parameter_groups)};
+  const int64_t u_at = row.in(a.u), dy_at = row.in(a.dy), gate_at = row.in(a.gate);
+  const int64_t carried_at = row.in(a.dresidual_out), weight_at = row.group * a.weight_stride;
   const bool gated = static_cast<bool>(a.gate.data);
-  const StoredStatistic statistic = load_statistic<false>(a, row, a.centred);
+  const StoredStatistic statistic = load_statistic(a, row.at, a.centred);
   RowMeans<AnyForm> means{};
   for (int column = first; column < a.columns; column += step) {
     Elements<kWidth> x;
@@ -50,7 +50,6 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 3) row_norm_backward_rows_kernel(FLA_PARAME
   block_sum(means.value, *slots);
   means.value[0] *= a.share;
   means.value[1] *= a.centred ? a.share : 0.0f;
-  const RowOffsets<false> to(a, row, group);
   for (int column = first; column < a.columns; column += step) {
     Elements<kWidth> x;
     float w[kWidth], carried[kWidth];
@@ -58,7 +57,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 3) row_norm_backward_rows_kernel(FLA_PARAME
     load_weight(a, weight_at + column, w);
     const bool with_carried = static_cast<bool>(a.dresidual_out.data);
     if (with_carried) load_floats(a.dresidual_out.data, carried_at + column, carried);
-    write_gradients<AnyForm, void, void>(a, statistic, means, x.u, x.dy, x.gate, gated, carried, with_carried, w, to,
+    write_gradients<AnyForm, void, void>(a, statistic, means, x.u, x.dy, x.gate, gated, carried, with_carried, w, row,
                                          column);
   }
 }
@@ -81,11 +80,10 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 3)
     const int64_t rows = a.grid.rows / a.parameter_groups;
     FLA_UNROLL_BY(2)
     for (int64_t i = static_cast<int64_t>(part) * kWarps + warp; i < rows; i += a.parts * kWarps) {
-      const int64_t row = i * a.parameter_groups + group;
-      const StoredStatistic statistic = load_statistic<false>(a, row, a.centred);
+      const RowAt row = a.grid.at(i * a.parameter_groups + group);
+      const StoredStatistic statistic = load_statistic(a, row, a.centred);
       Elements<kWidth> x;
-      x.read(a, a.grid.offset(row, a.u) + column, a.grid.offset(row, a.dy) + column,
-             a.grid.offset(row, a.gate) + column);
+      x.read(a, row.in(a.u) + column, row.in(a.dy) + column, row.in(a.gate) + column);
       to_terms<AnyForm>(a, statistic, x.gate, gated, x.u, x.dy);
       FLA_UNROLL
       for (int e = 0; e < kWidth; ++e) {

@@ -19,8 +19,8 @@ FLA_KERNEL void FLA_BOUNDS(512, 2) row_norm_forward_streamed(FLA_PARAMETERS Forw
   wait_for_predecessor();
   auto* shared = shared_memory<BlockShared>();
   const int first = static_cast<int>(threadIdx.x) * kWidth, step = static_cast<int>(blockDim.x) * kWidth;
-  const int64_t row = blockIdx.x;
-  const int64_t x_offset = a.grid.offset(row, a.x), second_offset = a.grid.offset(row, a.second);
+  const RowAt row = a.grid.at(blockIdx.x);
+  const int64_t x_offset = row.in(a.x), second_offset = row.in(a.second);
   auto read = [&](int column, float (&u)[kWidth]) {
     load_floats(a.x.data, x_offset + column, u);
     if (a.second.data) {
@@ -51,16 +51,17 @@ FLA_KERNEL void FLA_BOUNDS(512, 2) row_norm_forward_streamed(FLA_PARAMETERS Forw
   }
   s.rstd = math::rsqrt(fmaf(sum, a.share, a.eps));
   if (threadIdx.x == 0) store_statistic<true>(a, row, s);
-  const uint32_t group = a.grid.group(row);
-  const RowTarget to = row_target<Form::layer>(a, row, group);
-  const int64_t gate_offset = a.grid.offset(row, a.gate);
+  const int64_t gate_offset = row.in(a.gate);
   const bool gated = static_cast<bool>(a.gate.data);
   for (int column = first; column < a.columns; column += step) {
-    float u[kWidth], w[kWidth], gate[kWidth];
+    float u[kWidth], w[kWidth], b[kWidth], gate[kWidth];
     read(column, u);
-    load_weight(a, group * a.weight_stride + column, w);
+    FLA_UNROLL
+    for (int e = 0; e < kWidth; ++e) w[e] = 1.0f, b[e] = 0.0f;
+    if (a.weight) load_floats(a.weight, row.g * a.weight_stride + column, w);
+    if (a.bias) load_floats(a.bias, row.g * a.bias_stride + column, b);
     if (gated) load_floats(a.gate.data, gate_offset + column, gate);
-    write_vector<float, Form::layer>(a, u, w, gate, gated, s, to, column);
+    write_vector<float, Form::layer, true>(a, u, w, b, gate, gated, s, row, column);
   }
 }
 
@@ -89,7 +90,7 @@ Form form_of(const ForwardArgs& a, const RowNormForward& p) {
   if (a.centred) return gated ? Form::gated_layer : Form::layer;
   if (gated) return Form::gated_rms;
   const bool more = a.second.data || a.bias || a.residual_out.data || a.grid.groups != 1 || p.y.dtype != p.x.dtype ||
-                    (a.weight && a.weight_offset != 0);
+                    a.weight_offset != 0;
   return more ? Form::rms : Form::plain;
 }
 
@@ -116,7 +117,7 @@ Status run(const RowNormForward& p, Stream stream) {
   a.bias_stride = p.bias.rank == 2 ? p.bias.stride[0] : 0;
   a.columns = static_cast<int32_t>(extent.n);
   a.eps = p.eps;
-  a.weight_offset = p.options.weight_offset;
+  a.weight_offset = p.weight ? p.options.weight_offset : 0.0f;
   a.share = p.options.sum ? 1.0f : 1.0f / static_cast<float>(extent.n);
   a.centred = p.options.centred;
   a.second_is_gate = gate_joins;
@@ -132,10 +133,10 @@ Status run(const RowNormForward& p, Stream stream) {
   };
   auto known = [&](const Tensor& t) { return !t || t.dtype == DType::f32 || t.dtype == x; };
   const Form form = form_of(a, p);
-  const RowPlan plan = plan_row_forward(extent.n / width, static_cast<bool>(second));
-  const bool weights_known = form == Form::plain || form == Form::rms ? known(p.weight) : true;
-  const bool gate_known = !gate || (gate.dtype == x && !second);
-  if (plan.unit == RowUnit::streamed || !known(second) || !weights_known || !gate_known || !vectors_fit(width))
+  const RowPlan plan = plan_row_forward(extent.n / width, static_cast<bool>(second), form == Form::plain);
+  const bool parameters_known = known(p.weight) && known(p.bias) && (!p.weight || !p.bias || p.weight.dtype == p.bias.dtype);
+  const bool gate_known = !gate || (gate.dtype == x && !second), sum_known = second || !p.residual_out;
+  if (plan.unit == RowUnit::streamed || !known(second) || !parameters_known || !gate_known || !sum_known || !vectors_fit(width))
     return launch_streamed(a, vectors_fit(8), stream);
   return dispatch_float(x, [&](auto tag) { return row_norm_forward<typename decltype(tag)::type>(a, form, plan, stream); });
 }

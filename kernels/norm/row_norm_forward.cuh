@@ -13,34 +13,64 @@
 
 namespace fla::detail {
 
-// Short rows: several lanes share a row, several rows share a warp. Lanes beyond the last row work on it again
-// without storing, so that every lane reaches the shuffles.
+// Rows that a group of lanes holds at once. Each costs a few dozen instructions besides those for its elements, and lanes
+// that hold one vector of a row have few of these: with several rows the parameters and the addresses are found once.
+template <class S, int kVectors, Form kForm>
+inline constexpr int kMostTurns = kIsLean<S, kForm> ? 1 : 4 / kVectors;
+
+// Blocks of 128 threads that shall fit a multiprocessor.
 template <class T, class S, class W, int kVectors, Form kForm>
-FLA_KERNEL void FLA_BOUNDS(128, kHasGate<kForm> || kHasMean<kForm> ? 6 : kVectors == 1 ? 11 : 8)
+constexpr int resident_lane_blocks() {
+  if (kIsLean<S, kForm>) return kIsPlain<kForm> && kVectors == 1 ? 11 : 8;
+  return kHasGate<kForm> ? (sizeof(W) > sizeof(T) ? 4 : 5) : 6;
+}
+
+// Short rows: several lanes share a row, several rows share a warp; the rows of one group of lanes have the same
+// parameters. Lanes beyond the last row work on one again without storing, so that every lane reaches the shuffles.
+template <class T, class S, class W, int kVectors, Form kForm>
+FLA_KERNEL void FLA_BOUNDS(128, (resident_lane_blocks<T, S, W, kVectors, kForm>()))
     row_norm_forward_lanes(FLA_PARAMETERS ForwardArgs a) {
-  constexpr int kWidth = 16 / sizeof(T);
+  constexpr int kWidth = 16 / sizeof(T), kTurns = kMostTurns<S, kVectors, kForm>;
   wait_for_predecessor();
   const int lanes = 1 << a.lanes_log2, vectors = a.columns / kWidth;
+  const uint32_t turns = kTurns == 1 ? 1 : a.turns;
   const int thread = static_cast<int>(threadIdx.x), lane = thread & (lanes - 1);
-  const int64_t wanted = (static_cast<int64_t>(blockIdx.x) * 128 + thread) >> a.lanes_log2;
-  const bool mine = wanted < a.grid.rows;
-  const int64_t row = mine ? wanted : a.grid.rows - 1;
-  RowInRegisters<T, S, kVectors> held;
-  HeldWeight<W, kWidth, kVectors> weight;
-  HeldGate<T, kVectors, kHasGate<kForm>> gate;
-  held.template read<kForm>(a, row, lane, lanes, vectors);
-  gate.read(a, row, lane, lanes, vectors);
-  weight.read(a, row_group<kForm>(a, row), lane, lanes, vectors);
-  RowStatistic s;
-  float sum = kHasMean<kForm> ? held.sum() : held.sum_of_squares();
-  sum = warp_sum(sum, lanes);
-  if constexpr (kHasMean<kForm>) {
-    s.mean = sum * a.share;
-    sum = warp_sum(held.sum_of_deviations(s.mean, lane, lanes, vectors), lanes);
+  const int64_t team = (static_cast<int64_t>(blockIdx.x) * 128 + thread) >> a.lanes_log2;
+  RowAt first = row_at<kForm>(a, team);
+  first.m *= turns;
+  auto is_mine = [&](uint32_t i) { return i < turns && first.m + i < a.height; };
+  RowAt rows[kTurns];
+  RowInRegisters<T, S, kVectors> held[kTurns];
+  HeldGate<T, kVectors, kHasGate<kForm>> gate[kTurns];
+  FLA_UNROLL
+  for (uint32_t i = 0; i < kTurns; ++i) {
+    rows[i] = {is_mine(i) ? first.m + i : 0, first.g};
+    held[i].read(a, rows[i], lane, lanes, vectors);
+    gate[i].read(a, rows[i], lane, lanes, vectors);
   }
-  s.rstd = math::rsqrt(fmaf(sum, a.share, a.eps));
-  write_row<kForm>(a, held, &weight, gate, row, s, lane, lanes, mine ? vectors : 0);
-  if (mine && lane == 0) store_statistic<kHasMean<kForm>>(a, row, s);
+  constexpr Fetch kFetch =
+      kVectors * kParameterRegisters<W, kWidth, kForm> <= 16 ? Fetch::beside_row : Fetch::with_vector;
+  HeldParameters<W, kWidth, kFetch == Fetch::with_vector ? 1 : kVectors, kForm> parameters;
+  if constexpr (kFetch == Fetch::beside_row) parameters.read(a, first.g, lane, lanes, vectors);
+  float sums[kTurns], means[kTurns] = {};
+  FLA_UNROLL
+  for (int i = 0; i < kTurns; ++i) sums[i] = kHasMean<kForm> ? held[i].sum() : held[i].sum_of_squares();
+  warp_sum(sums, lanes);
+  if constexpr (kHasMean<kForm>) {
+    FLA_UNROLL
+    for (int i = 0; i < kTurns; ++i) {
+      means[i] = sums[i] * a.share;
+      sums[i] = held[i].sum_of_deviations(means[i], lane, lanes, vectors);
+    }
+    warp_sum(sums, lanes);
+  }
+  FLA_UNROLL
+  for (uint32_t i = 0; i < kTurns; ++i) {
+    const RowStatistic s{means[i], math::rsqrt(fmaf(sums[i], a.share, a.eps))};
+    const bool mine = is_mine(i);
+    write_row<kForm, T, S, kFetch>(a, held[i], parameters, gate[i], rows[i], s, lane, lanes, mine ? vectors : 0);
+    if (mine && lane == 0) store_statistic<kHasMean<kForm>>(a, rows[i], s);
+  }
 }
 
 struct BlockShared {
@@ -48,27 +78,36 @@ struct BlockShared {
   TransactionBarrier barrier;
 };
 
-// Blocks that shall fit a multiprocessor, of at most 512 threads: what the registers of the form allow.
-template <Form kForm, int kVectors, size_t kWeightBytes>
-inline constexpr int kResidentBlocks =
-    kVectors > 2 ? (kHasGate<kForm> ? 1 : 2) : !kIsPlain<kForm> ? 2 : kVectors == 1 ? 4 : kWeightBytes == 2 ? 3 : 2;
+template <int kVectors, Form kForm>
+inline constexpr Fetch kBlockFetch =
+    kIsPlain<kForm> && kVectors <= 2 ? Fetch::beside_row : Fetch::with_vector;
+
+template <int kVectors>
+inline constexpr int kMostThreads = kVectors > 2 ? 512 : 256;
+
+// Blocks that shall fit a multiprocessor: what the registers of the form allow.
+template <class T, class S, class W, int kVectors, Form kForm>
+constexpr int resident_blocks() {
+  constexpr bool kJoined = !std::is_same_v<S, NoSecond>, kWideWeight = sizeof(W) == 4;
+  if (kVectors > 2) return kHasGate<kForm> || (kJoined && kWideWeight) ? 1 : 2;
+  return kJoined ? 4 : kVectors == 1 ? 8 : kWideWeight ? 4 : 6;
+}
 
 // One block per row; the first kVectors * blockDim vectors in registers, the rest (if any) in shared memory.
 template <class T, class S, class W, int kVectors, Form kForm>
-FLA_KERNEL void FLA_BOUNDS(512, (kResidentBlocks<kForm, kVectors, sizeof(W)>))
+FLA_KERNEL void FLA_BOUNDS(kMostThreads<kVectors>, (resident_blocks<T, S, W, kVectors, kForm>()))
     row_norm_forward_block(FLA_PARAMETERS ForwardArgs a) {
   constexpr int kWidth = 16 / sizeof(T);
-  constexpr bool kHoldWeight = kVectors <= 2;
   wait_for_predecessor();
   using Row = RowInRegisters<T, S, kVectors>;
   constexpr bool kTail = !Row::kJoined && kVectors > 2;
   auto* shared = shared_memory<unsigned char>();
   auto* control = reinterpret_cast<BlockShared*>(shared + static_cast<int64_t>(a.shared_vectors) * 16);
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  const int64_t row = blockIdx.x;
+  const RowAt row = row_at<kForm>(a, blockIdx.x);
   const int vectors = a.columns / kWidth, kept = vectors - a.shared_vectors;
   if (a.shared_vectors > 0 && thread == 0) {
-    const T* x = static_cast<const T*>(a.x.data.data) + a.grid.offset(row, a.x);
+    const T* x = static_cast<const T*>(a.x.data.data) + row.in(a.x);
     const auto bytes = static_cast<uint32_t>(a.shared_vectors) * 16;
     barrier_init(&control->barrier);
     barrier_expect(&control->barrier, bytes);
@@ -76,11 +115,12 @@ FLA_KERNEL void FLA_BOUNDS(512, (kResidentBlocks<kForm, kVectors, sizeof(W)>))
     bulk_commit(&control->barrier);
   }
   Row held;
-  HeldWeight<W, kWidth, kVectors> weight;
+  constexpr Fetch kFetch = kBlockFetch<kVectors, kForm>;
+  HeldParameters<W, kWidth, kFetch == Fetch::with_vector ? 1 : kVectors, kForm> parameters;
   HeldGate<T, kVectors, kHasGate<kForm>> gate;
-  held.template read<kForm>(a, row, thread, threads, kept);
+  held.read(a, row, thread, threads, kept);
   gate.read(a, row, thread, threads, kept);
-  if constexpr (kHoldWeight) weight.read(a, row_group<kForm>(a, row), thread, threads, kept);
+  if constexpr (kFetch == Fetch::beside_row) parameters.read(a, row.g, thread, threads, kept);
 
   // Visits the vectors in shared memory.
   auto each_shared = [&](auto visit) {
@@ -102,43 +142,57 @@ FLA_KERNEL void FLA_BOUNDS(512, (kResidentBlocks<kForm, kVectors, sizeof(W)>))
       });
     }
   }
-  sum = block_sum(sum, control->slots[0]);
+  constexpr int kWarps = kMostThreads<kVectors> / kWarp;
+  sum = block_sum<kWarps>(sum, control->slots[0]);
   RowStatistic s;
   if constexpr (kHasMean<kForm>) {
     s.mean = sum * a.share;
     sum = held.sum_of_deviations(s.mean, thread, threads, kept);
     if constexpr (kTail) each_shared([&](float (&u)[kWidth], int) { add_deviations(u, s.mean, sum); });
-    sum = block_sum(sum, control->slots[1]);
+    sum = block_sum<kWarps>(sum, control->slots[1]);
   }
   s.rstd = math::rsqrt(fmaf(sum, a.share, a.eps));
   if (thread == 0) store_statistic<kHasMean<kForm>>(a, row, s);
-  write_row<kForm>(a, held, kHoldWeight ? &weight : nullptr, gate, row, s, thread, threads, kept);
+  write_row<kForm, T, S, kFetch>(a, held, parameters, gate, row, s, thread, threads, kept);
   if constexpr (kTail) {
-    const uint32_t group = a.grid.group(row);
-    const RowTarget to = row_target<kForm>(a, row, group);
-    const int64_t gate_base = kHasGate<kForm> ? a.grid.offset(row, a.gate) : 0;
+    HeldParameters<W, kWidth, 1, kForm> own;
+    const int64_t gate_base = kHasGate<kForm> ? row.in(a.gate) : 0;
     each_shared([&](float (&u)[kWidth], int v) {
-      float w[kWidth], g[kWidth];
+      float w[kWidth], b[kWidth], g[kWidth];
       const int column = (kept + v) * kWidth;
-      load_weight(a, group * a.weight_stride + column, w);
+      own.read(a, row.g, kept + v, 1, vectors);
+      unpack(own.weight[0], w);
+      if constexpr (!kIsPlain<kForm>) unpack(own.bias[0], b);
       if constexpr (kHasGate<kForm>) load_floats(static_cast<const T*>(a.gate.data.data) + gate_base + column, g);
-      write_vector<T, kForm>(a, u, w, g, kHasGate<kForm>, s, to, column);
+      write_vector<T, kForm, false>(a, u, w, b, g, kHasGate<kForm>, s, row, column);
     });
   }
 }
 
 // Below this many bytes a launch is latency: the next kernel may then be set up while this one runs.
 inline constexpr int64_t kDependentBytes = 4 << 20;
+// From this many lanes on, four times as many as fit the machine, each may take several rows.
+inline constexpr int64_t kManyLanes = 1 << 20;
 
 template <class T, class S, class W, Form kForm>
 Status launch_form(ForwardArgs& a, const RowPlan& plan, Stream stream) {
   const bool dependent = a.grid.rows * a.columns * static_cast<int64_t>(sizeof(T)) < kDependentBytes;
   if (plan.unit == RowUnit::lanes) {
-    a.lanes_log2 = plan.lanes_log2;
-    const Launch shape{
-        .grid = divide_up(a.grid.rows << plan.lanes_log2, 128), .block = 128, .stream = stream, .dependent = dependent};
-    return plan.vectors == 1 ? launch<&row_norm_forward_lanes<T, S, W, 1, kForm>>(shape, a)
-                             : launch<&row_norm_forward_lanes<T, S, W, 2, kForm>>(shape, a);
+    auto go = [&](auto vectors) {
+      constexpr int kVectors = decltype(vectors)::value, kTurns = kMostTurns<S, kVectors, kForm>;
+      a.lanes_log2 = plan.lanes_log2;
+      a.height = static_cast<uint32_t>(a.grid.rows / a.grid.groups);
+      // Few rows had better be spread over the multiprocessors.
+      a.turns = a.grid.rows << plan.lanes_log2 >= kManyLanes ? kTurns : 1;
+      const int64_t teams = divide_up(a.height, a.turns) * a.grid.groups;
+      return launch<&row_norm_forward_lanes<T, S, W, kVectors, kForm>>(
+          {.grid = divide_up(teams << plan.lanes_log2, 128), .block = 128, .stream = stream, .dependent = dependent}, a);
+    };
+    if (plan.vectors == 1) return go(std::integral_constant<int, 1>{});
+    if constexpr (!kIsLean<S, kForm>) {
+      if (plan.vectors == 4) return go(std::integral_constant<int, 4>{});
+    }
+    return go(std::integral_constant<int, 2>{});
   }
   a.shared_vectors = static_cast<int32_t>(plan.shared_vectors);
   const Launch shape{.grid = a.grid.rows,
@@ -146,8 +200,10 @@ Status launch_form(ForwardArgs& a, const RowPlan& plan, Stream stream) {
                      .shared_bytes = static_cast<size_t>(plan.shared_vectors) * 16 + sizeof(BlockShared),
                      .stream = stream,
                      .dependent = dependent};
-  if (plan.vectors == 1) return launch<&row_norm_forward_block<T, S, W, 1, kForm>>(shape, a);
-  if (plan.vectors == 2) return launch<&row_norm_forward_block<T, S, W, 2, kForm>>(shape, a);
+  if constexpr (kIsLean<S, kForm>) {
+    if (plan.vectors == 1) return launch<&row_norm_forward_block<T, S, W, 1, kForm>>(shape, a);
+    if (plan.vectors == 2) return launch<&row_norm_forward_block<T, S, W, 2, kForm>>(shape, a);
+  }
   return launch<&row_norm_forward_block<T, S, W, 4, kForm>>(shape, a);
 }
 
@@ -159,22 +215,24 @@ Status launch_with_second(ForwardArgs& a, const RowPlan& plan, Stream stream) {
                                            : launch_form<T, T, W, kForm>(a, plan, stream);
 }
 
-// x and the gate in T, the second stream in T or f32, weights in T or f32 unless the form takes any. Instantiated once
-// per dtype (row_norm_forward_*.cu), so that they compile side by side.
+template <class T, class W>
+Status launch_with_parameters(ForwardArgs& a, Form form, const RowPlan& plan, Stream stream) {
+  switch (form) {
+    case Form::plain: return launch_form<T, NoSecond, W, Form::plain>(a, plan, stream);
+    case Form::rms: return launch_with_second<T, W, Form::rms>(a, plan, stream);
+    case Form::layer: return launch_with_second<T, W, Form::layer>(a, plan, stream);
+    case Form::gated_rms: return launch_form<T, NoSecond, W, Form::gated_rms>(a, plan, stream);
+    default: return launch_form<T, NoSecond, W, Form::gated_layer>(a, plan, stream);
+  }
+}
+
+// x and the gate in T, the second stream in T or f32, weight and bias both in T or both in f32. Instantiated once per
+// dtype (row_norm_forward_*.cu), so that they compile side by side.
 template <class T>
 Status row_norm_forward(ForwardArgs a, Form form, const RowPlan& plan, Stream stream) {
-  const bool f32_weight = a.weight && a.weight.dtype == DType::f32;
-  switch (form) {
-    case Form::plain:
-      return f32_weight ? launch_form<T, NoSecond, float, Form::plain>(a, plan, stream)
-                        : launch_form<T, NoSecond, T, Form::plain>(a, plan, stream);
-    case Form::rms:
-      return f32_weight ? launch_with_second<T, float, Form::rms>(a, plan, stream)
-                        : launch_with_second<T, T, Form::rms>(a, plan, stream);
-    case Form::layer: return launch_with_second<T, LateWeight, Form::layer>(a, plan, stream);
-    case Form::gated_rms: return launch_form<T, NoSecond, LateWeight, Form::gated_rms>(a, plan, stream);
-    default: return launch_form<T, NoSecond, LateWeight, Form::gated_layer>(a, plan, stream);
-  }
+  const bool f32_parameters = (a.weight ? a.weight : a.bias).dtype == DType::f32;
+  return f32_parameters ? launch_with_parameters<T, float>(a, form, plan, stream)
+                        : launch_with_parameters<T, T>(a, form, plan, stream);
 }
 
 }  // namespace fla::detail

@@ -12,23 +12,27 @@ struct RowOperand {
   int64_t stride_m = 0, stride_g = 0;
 };
 
+// Where a row lies.
+struct RowAt {
+  uint32_t m = 0, g = 0;
+
+  FLA_DEVICE int64_t in(const RowOperand& operand) const { return m * operand.stride_m + g * operand.stride_g; }
+};
+
+// Rows are counted in 32 bits: a division of 64 is a call, and a wide number for every row takes registers.
+inline constexpr int64_t kMostRows = 0xffff0000;
+
 // How many rows there are and how their number splits into (m, g).
 struct RowGrid {
   int64_t rows = 0;
   uint32_t groups = 1;  // rows are numbered m * groups + g
 
-  FLA_DEVICE int64_t offset(int64_t row, int64_t stride_m, int64_t stride_g) const {
-    if (groups == 1) return row * stride_m;
-    const int64_t m = row / groups;
-    return m * stride_m + (row - m * groups) * stride_g;
+  FLA_DEVICE RowAt at(int64_t row) const {
+    const auto number = static_cast<uint32_t>(row);
+    if (groups == 1) return {number, 0};
+    const uint32_t m = number / groups;
+    return {m, number - m * groups};
   }
-  // kFlat: the caller knows that groups is 1. A 64-bit division in a kernel's loop costs more than its arithmetic.
-  template <bool kFlat = false>
-  FLA_DEVICE int64_t offset(int64_t row, const RowOperand& operand) const {
-    if constexpr (kFlat) return row * operand.stride_m;
-    else return offset(row, operand.stride_m, operand.stride_g);
-  }
-  FLA_DEVICE uint32_t group(int64_t row) const { return groups == 1 ? 0 : static_cast<uint32_t>(row % groups); }
 };
 
 // [M, G, N], or [M, N] where the group dimension was left out; statistics likewise without N.

@@ -35,20 +35,21 @@ constexpr int log2_above(int64_t n) {
 }
 
 // Forward: one row per unit, read once. `vectors` counts the row in 16-byte vectors of x; `joined`: a second stream
-// joins x before the statistic.
-constexpr RowPlan plan_row_forward(int64_t vectors, bool joined) {
+// joins x before the statistic; plain: an rms norm with nothing besides.
+constexpr RowPlan plan_row_forward(int64_t vectors, bool joined, bool plain) {
   RowPlan plan;
-  if (vectors <= 64) {
+  if (vectors <= (joined || plain ? 64 : 128)) {
     plan.unit = RowUnit::lanes;
     // 16 vectors (128 bf16, a head): one each on 16 lanes beat two each on 8 by 1.5 %.
-    plan.vectors = vectors > 8 && vectors <= 16 ? 1 : 2;
+    plan.vectors = vectors > 64 ? 4 : vectors > 8 && vectors <= 16 ? 1 : 2;
     plan.lanes_log2 = log2_above((vectors + plan.vectors - 1) / plan.vectors);
     return plan;
   }
   plan.unit = RowUnit::block;
   if (vectors <= 1024) {
-    plan.threads = vectors <= 256 ? 128 : 256;
-    plan.vectors = vectors <= 128 ? 1 : vectors <= 512 ? 2 : 4;
+    const bool lean = joined || plain;
+    plan.threads = vectors <= (lean ? 256 : 512) ? 128 : 256;
+    plan.vectors = !lean || vectors > 512 ? 4 : vectors > 128 ? 2 : 1;
     return plan;
   }
   plan.threads = 512;
@@ -125,10 +126,10 @@ constexpr BackwardPlan plan_row_backward(const BackwardShape& shape) {
     plan.unit = RowUnit::lanes;
     plan.threads = 256;
     // More state leaves registers for fewer chunks of the row.
-    plan.vectors = !plain && chunks <= 32 ? 1 : chunks <= 64 ? 2 : 4;
+    plan.vectors = shape.gated && chunks <= 32 ? 1 : chunks <= 64 ? 2 : 4;
     plan.lanes_log2 = log2_above((chunks + plan.vectors - 1) / plan.vectors);
     const int64_t slots = plan.threads >> plan.lanes_log2;
-    const int64_t blocks = plan.vectors == 1 || (plain && plan.vectors == 2) ? 2 : 1;
+    const int64_t blocks = plan.vectors == (shape.gated ? 1 : 2) ? 2 : 1;
     plan.parts = in_multiples(parts_for(shape.rows, slots, blocks * kMultiprocessors), groups / std::gcd(groups, slots));
     plan.sums_per_part = slots % groups == 0 ? groups : slots;
     return plan;
@@ -141,7 +142,9 @@ constexpr BackwardPlan plan_row_backward(const BackwardShape& shape) {
   if (!shape.bulk || slice > 1024) return streamed;
   plan.unit = RowUnit::block;
   plan.slice_chunks = slice;
-  plan.threads = slice <= 128 ? 64 : slice <= 256 ? 128 : slice <= 512 ? 256 : 512;
+  // Short slices leave registers for what a gate makes of one chunk.
+  plan.vectors = shape.gated && slice <= 128 ? 1 : 2;
+  plan.threads = slice <= 128 ? 128 / plan.vectors : slice <= 256 ? 128 : slice <= 512 ? 256 : 512;
   int64_t blocks = ring_blocks(plan.threads, plain && !shape.bias);
   if (shape.third && plan.threads <= 128) blocks -= blocks / 5;
   const int64_t stage = shape.row_bytes / chunks * slice;

@@ -7,18 +7,20 @@ namespace {
 
 TEST(RowPlan, EveryVectorOfARowHasAnOwner) {
   for (int64_t vectors = 1; vectors < 20000; vectors += vectors < 300 ? 1 : 97) {
-    const RowPlan plan = plan_row_forward(vectors, false);
-    if (plan.unit == RowUnit::streamed) continue;
-    const int64_t threads = plan.unit == RowUnit::lanes ? int64_t{1} << plan.lanes_log2 : plan.threads;
-    EXPECT_GE(threads * plan.vectors + plan.shared_vectors, vectors) << vectors;
-    EXPECT_LE(plan.shared_vectors * 16, kSharedPerMultiprocessor);
-    EXPECT_LE(threads, plan.unit == RowUnit::lanes ? 32 : 512);
+    for (bool plain : {false, true}) {
+      const RowPlan plan = plan_row_forward(vectors, false, plain);
+      if (plan.unit == RowUnit::streamed) continue;
+      const int64_t threads = plan.unit == RowUnit::lanes ? int64_t{1} << plan.lanes_log2 : plan.threads;
+      EXPECT_GE(threads * plan.vectors + plan.shared_vectors, vectors) << vectors;
+      EXPECT_LE(plan.shared_vectors * 16, kSharedPerMultiprocessor);
+      EXPECT_LE(threads, plan.unit == RowUnit::lanes ? 32 : 512);
+    }
   }
 }
 
 TEST(RowPlan, SixtyFiveThousandElementsStayOnChipInEveryDtype) {
-  EXPECT_EQ(plan_row_forward(65536 * 2 / 16, false).unit, RowUnit::block);
-  EXPECT_EQ(plan_row_forward(65536 * 4 / 16, false).unit, RowUnit::block);
+  EXPECT_EQ(plan_row_forward(65536 * 2 / 16, false, true).unit, RowUnit::block);
+  EXPECT_EQ(plan_row_forward(65536 * 4 / 16, false, true).unit, RowUnit::block);
 }
 
 BackwardShape shape_of(int64_t rows, int64_t chunks, int64_t streams = 2) {
