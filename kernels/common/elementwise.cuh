@@ -5,13 +5,15 @@
 // When dtypes differ between streams, or addresses or strides are not vector-aligned, the same formula runs with
 // run-time dtypes, one element per thread where it must.
 //
-// A formula is a trivially copyable functor: operator()(const float (&in)[I], float (&out)[O]).
+// A formula is a trivially copyable functor: operator()(forms, const float (&in)[I], float (&out)[O]), with the
+// math::Forms of the first input's dtype, on every path alike.
 #pragma once
 
 #include "common/alignment.h"
 #include "common/dispatch.h"
 #include "common/gpu.h"
 #include "common/launch.h"
+#include "common/math.cuh"
 #include "common/ptx.cuh"
 #include "common/vector.cuh"
 
@@ -32,12 +34,18 @@ struct ElementwiseOperands {
   uint32_t blocks_per_row = 1;
 };
 
-// Streams of one known dtype, or of dtypes known at run time.
+// Streams of one known dtype, or of dtypes known at run time, of which the signal's decides the forms. What is held has
+// been asked for but need not have come: unpack() waits for it.
 template <class T>
 struct TypedStream {
   template <int V>
-  static FLA_DEVICE void read(const AnyFloat& p, int64_t index, float (&out)[V]) {
-    load_floats(static_cast<const T*>(p.data) + index, out);
+  using Held = Vector<T, V>;
+
+  static FLA_DEVICE math::Forms<sizeof(T) == 2> forms(const AnyFloat&) { return {}; }
+
+  template <int V>
+  static FLA_DEVICE void hold(const AnyFloat& p, int64_t index, Held<V>& held) {
+    held = load<T, V>(static_cast<const T*>(p.data) + index);
   }
   template <int V>
   static FLA_DEVICE void write(const AnyFloat& p, int64_t index, const float (&in)[V]) {
@@ -46,8 +54,19 @@ struct TypedStream {
 };
 struct AnyStream {
   template <int V>
-  static FLA_DEVICE void read(const AnyFloat& p, int64_t index, float (&out)[V]) {
-    load_floats(p, index, out);
+  struct Held {
+    float values[V];
+    friend FLA_DEVICE void unpack(const Held& held, float (&out)[V]) {
+      FLA_UNROLL
+      for (int e = 0; e < V; ++e) out[e] = held.values[e];
+    }
+  };
+
+  static FLA_DEVICE math::AnyForms forms(const AnyFloat& signal) { return {signal.dtype != DType::f32}; }
+
+  template <int V>
+  static FLA_DEVICE void hold(const AnyFloat& p, int64_t index, Held<V>& held) {
+    load_floats(p, index, held.values);
   }
   template <int V>
   static FLA_DEVICE void write(const AnyFloat& p, int64_t index, const float (&in)[V]) {
@@ -58,15 +77,20 @@ struct AnyStream {
 template <int V, class Streams, class Formula, int I, int O>
 FLA_DEVICE void elementwise_vector(const ElementwiseOperands<I, O>& a, const Formula& formula, int64_t row,
                                    int64_t column) {
+  const auto forms = Streams::forms(a.in[0].data);
+  typename Streams::template Held<V> held[I];
   float in[I][V], out[O][V];
   FLA_UNROLL
-  for (int i = 0; i < I; ++i) Streams::read(a.in[i].data, row * a.in[i].row_stride + column, in[i]);
+  for (int i = 0; i < I; ++i)
+    Streams::template hold<V>(a.in[i].data, row * a.in[i].row_stride + column, held[i]);
+  FLA_UNROLL
+  for (int i = 0; i < I; ++i) unpack(held[i], in[i]);
   FLA_UNROLL
   for (int e = 0; e < V; ++e) {
     float x[I], y[O];
     FLA_UNROLL
     for (int i = 0; i < I; ++i) x[i] = in[i][e];
-    formula(x, y);
+    formula(forms, x, y);
     FLA_UNROLL
     for (int o = 0; o < O; ++o) out[o][e] = y[o];
   }
