@@ -28,8 +28,8 @@ struct ColumnArgs {
   ElementwiseOperand x, dy, out;  // dy: backward only; out: y or dx
   AnyFloat bias;
   float* partials = nullptr;  // [blocks down][columns]
-  int64_t rows = 0, columns = 0;
-  uint32_t column_blocks = 1;
+  int64_t rows = 0, columns = 0, blocks_down = 1;
+  Divisor column_blocks;
   int lanes_log2 = 7;  // threads side by side; the others of a block stand below them
 };
 
@@ -85,9 +85,9 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, kBlocksPerMultiprocessor<kPass>) columns_ke
   wait_for_predecessor();
   const int lanes = 1 << a.lanes_log2, lane = static_cast<int>(threadIdx.x) & (lanes - 1);
   const int walker = static_cast<int>(threadIdx.x) >> a.lanes_log2, walkers = kThreads >> a.lanes_log2;
-  const uint32_t down = blockIdx.x / a.column_blocks, blocks_down = gridDim.x / a.column_blocks;
-  const int64_t column = (static_cast<int64_t>(blockIdx.x - down * a.column_blocks) * lanes + lane) * V;
-  const int64_t batch = kBatch<kPass>, step = static_cast<int64_t>(blocks_down) * walkers * batch;
+  const uint32_t down = a.column_blocks.quotient(blockIdx.x);
+  const int64_t column = (static_cast<int64_t>(blockIdx.x - down * a.column_blocks.value()) * lanes + lane) * V;
+  const int64_t batch = kBatch<kPass>, step = a.blocks_down * walkers * batch;
   const int64_t first = (static_cast<int64_t>(down) * walkers + walker) * batch;
 
   float sums[V] = {};
@@ -156,7 +156,8 @@ Status launch_columns(const Plan& p, const Tensor& x, const Tensor& dy, const Te
                      .partials = partials,
                      .rows = x.size[0],
                      .columns = x.size[1],
-                     .column_blocks = static_cast<uint32_t>(p.column_blocks),
+                     .blocks_down = p.blocks_down,
+                     .column_blocks = Divisor(p.column_blocks),
                      .lanes_log2 = p.lanes_log2};
   auto run = [&](auto width, auto streams) {
     constexpr int kWidth = decltype(width)::value;
