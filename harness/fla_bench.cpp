@@ -15,6 +15,7 @@
 #include "reports/journal.h"
 #include "reports/json.h"
 #include "reports/markdown.h"
+#include "reports/speed_table.h"
 
 namespace fla::harness {
 namespace {
@@ -40,6 +41,8 @@ struct CompareArguments {
 
 struct ReportArguments {
   std::vector<std::string> results;
+  std::string table, name = "h200";
+  bool check = false;
   Outputs outputs;
 };
 
@@ -150,6 +153,16 @@ int run_report(const ReportArguments& a) {
   for (const std::string& path : a.results) runs.push_back(reports::load_results(path));
   const auto peers = load_peers(a.outputs.peers);
   write_outputs(runs, a.outputs, peers.get());
+  if (a.table.empty()) return kPassed;
+  const std::string old = reports::load_text(a.table);
+  const std::string updated = reports::with_block(old, a.name, reports::speed_table(runs, peers.get()));
+  if (!a.check) {
+    reports::write_file(a.table, updated);
+  } else if (updated != old) {
+    std::fprintf(stderr, "fla-bench: the table of %s is not that of these results; run this without --check\n",
+                 reports::one_line(a.table).c_str());
+    return kFailed;
+  }
   return kPassed;
 }
 
@@ -189,6 +202,10 @@ int bench_main(int argc, char** argv) {
   CLI::App* report_app = app.add_subcommand("report", "One page of one or more result files");
   report_app->add_option("RESULT", report.results)->required();
   report_app->add_option("-o,--html", report.outputs.html, "The page");
+  report_app->add_option("--table", report.table, "Replace the table of times between two comments of this Markdown file");
+  report_app->add_option("--table-name", report.name, "The comments are <!-- NAME:begin --> and <!-- NAME:end -->")
+      ->capture_default_str();
+  report_app->add_flag("--check", report.check, "Write no table; exit 1 where it would change");
   add_outputs(*report_app, report.outputs);
   try {
     app.parse(argc, argv);

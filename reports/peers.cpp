@@ -114,11 +114,25 @@ std::optional<PeerKey> rms_norm_key(const Result& r) {
   return PeerKey{p.has("residual") ? "rms_norm_residual" : "rms_norm", r.direction, shape};
 }
 
-std::optional<PeerKey> swiglu_key(const Result& r) {
+// The norms that the peers measured without a residual, and over rows alone.
+std::optional<PeerKey> norm_key(const Result& r) {
+  const Params p(r);
+  const Names tensors{"weight", "bias", "gate", "y", "dy", "dx", "dgate", "dweight", "dbias"};
+  if (!p.are_only("x", tensors, {"M", "N"})) return std::nullopt;
+  return PeerKey{r.op, r.direction, by({p.dim("M"), p.dim("N")})};
+}
+
+std::optional<PeerKey> activation_key(const Result& r) {
+  const Params p(r);
+  if (!p.are_only("x", {"y", "dy", "dx"}, {"M", "C"})) return std::nullopt;
+  return PeerKey{r.op == "gelu_tanh" ? "gelu" : r.op, r.direction, by({p.dim("M"), p.dim("C")})};
+}
+
+std::optional<PeerKey> gated_unit_key(const Result& r) {
   const Params p(r);
   if (!p.are_only("x", {"y", "z", "dz", "dx", "dy"}, {"M", "F"})) return std::nullopt;
   if (r.direction == "bwd" && p.has("z")) return std::nullopt;
-  return PeerKey{"swiglu", r.direction, by({p.dim("M"), p.dim("F")})};
+  return PeerKey{r.op, r.direction, by({p.dim("M"), p.dim("F")})};
 }
 
 // Liger's row is the loss with its gradient written over the logits.
@@ -168,9 +182,12 @@ std::optional<PeerKey> causal_conv1d_key(const Result& r) {
 
 std::optional<PeerKey> peer_key(const Result& r) {
   if (r.op == "rms_norm") return rms_norm_key(r);
-  if (r.op == "swiglu") return swiglu_key(r);
   if (r.op == "cross_entropy") return cross_entropy_key(r);
   if (r.op == "causal_conv1d") return causal_conv1d_key(r);
+  const auto is_one_of = [&](const Names& names) { return std::find(names.begin(), names.end(), r.op) != names.end(); };
+  if (is_one_of({"layer_norm", "l2_norm", "rms_norm_gated", "layer_norm_gated"})) return norm_key(r);
+  if (is_one_of({"sigmoid", "logsigmoid", "swish", "gelu_tanh", "sqrelu"})) return activation_key(r);
+  if (is_one_of({"swiglu", "powglu"})) return gated_unit_key(r);
   return std::nullopt;
 }
 

@@ -12,7 +12,10 @@ using namespace detail;
 template <class Gate>
 struct BackwardFormula {
   Gate gate;
-  FLA_DEVICE void operator()(const float (&in)[2], float (&out)[1]) const { out[0] = gradient(gate, in[0], in[1]); }
+  template <class Forms>
+  FLA_DEVICE void operator()(Forms forms, const float (&in)[2], float (&out)[1]) const {
+    out[0] = gradient(gate, forms, in[0], in[1]);
+  }
 };
 
 }  // namespace

@@ -11,7 +11,10 @@ using namespace detail;
 template <class Gate>
 struct ForwardFormula {
   Gate gate;
-  FLA_DEVICE void operator()(const float (&in)[1], float (&out)[1]) const { out[0] = gate(in[0]).value; }
+  template <class Forms>
+  FLA_DEVICE void operator()(Forms forms, const float (&in)[1], float (&out)[1]) const {
+    out[0] = gate(forms, in[0]).value;
+  }
 };
 
 }  // namespace

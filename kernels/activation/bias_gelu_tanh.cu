@@ -1,7 +1,7 @@
 // GELU of x + bias. A thread owns one vector of columns and walks down rows, a few at a time: the bias is loaded once,
-// and the columns' sums for dbias stay in registers. Without dbias a thread takes one batch of rows and there are as many
-// blocks as that needs; with dbias the grid is what a GPU holds at once, each block leaves one row of partial sums, and
-// common/column_sum adds them up. 4 bytes an element forward, 6 backward in 16 bits.
+// while the first rows are under way, and the columns' sums for dbias stay in registers. Without dbias a thread takes one
+// batch of rows and there are as many blocks as that needs; with dbias the grid is what a GPU holds at once, each block
+// leaves one row of partial sums, and common/column_sum adds them up. 4 bytes an element forward, 6 backward in 16 bits.
 #include "activation/gates.cuh"
 #include "common/column_sum.cuh"
 #include "common/elementwise.cuh"
@@ -16,78 +16,92 @@ namespace {
 using namespace detail;
 
 constexpr int kThreads = 128;
-// With 6, and so fewer registers, the compiler waits for the first load before it asks for the third. 132
-// multiprocessors whatever the GPU has: the sums' order depends on it.
-constexpr int kBlocksPerMultiprocessor = 5, kResidentBlocks = 132 * kBlocksPerMultiprocessor;
+// What a kernel computes. Sums need registers: with 6 blocks, and so fewer of them, the compiler waits for the first
+// load before it asks for the third.
+enum class Pass { forward, backward, backward_with_sums };
+template <Pass kPass>
+inline constexpr int kBlocksPerMultiprocessor = kPass == Pass::forward ? 8 : kPass == Pass::backward ? 6 : 5;
+// 132 multiprocessors whatever the GPU has: the sums' order depends on it.
+constexpr int kResidentBlocks = 132 * kBlocksPerMultiprocessor<Pass::backward_with_sums>;
 
 struct ColumnArgs {
   ElementwiseOperand x, dy, out;  // dy: backward only; out: y or dx
   AnyFloat bias;
   float* partials = nullptr;  // [blocks down][columns]
-  int64_t rows = 0, columns = 0;
-  uint32_t column_blocks = 1;
+  int64_t rows = 0, columns = 0, blocks_down = 1;
+  Divisor column_blocks;
   int lanes_log2 = 7;  // threads side by side; the others of a block stand below them
 };
 
 // kBatch rows of every input are asked for before the first is used.
-template <bool kBackward>
-inline constexpr int kBatch = kBackward ? 2 : 4;
+template <Pass kPass>
+inline constexpr int kBatch = kPass == Pass::backward_with_sums ? 2 : 4;
 
-template <bool kBackward, int V, class Streams>
+template <Pass kPass, int V, class Streams>
 FLA_DEVICE void walk(const ColumnArgs& a, int64_t first, int64_t step, int64_t column, float (&sums)[V]) {
+  constexpr bool kBackward = kPass != Pass::forward;
+  const auto forms = Streams::forms(a.x.data);
   float bias[V];
-  load_floats(a.bias, column, bias);
   for (int64_t base = first; base < a.rows; base += step) {
-    float x[kBatch<kBackward>][V], dy[kBatch<kBackward>][V];
-    const int64_t x_at = base * a.x.row_stride + column, dy_at = base * a.dy.row_stride + column;
+    typename Streams::template Held<V> held_x[kBatch<kPass>], held_dy[kBatch<kPass>];
+    int64_t x_at = base * a.x.row_stride + column, dy_at = base * a.dy.row_stride + column;
+    int64_t out_at = base * a.out.row_stride + column;
     FLA_UNROLL
-    for (int b = 0; b < kBatch<kBackward>; ++b) {
-      const int64_t row = base + b < a.rows ? b : 0;
-      Streams::read(a.x.data, x_at + row * a.x.row_stride, x[b]);
-      if constexpr (kBackward) Streams::read(a.dy.data, dy_at + row * a.dy.row_stride, dy[b]);
-    }
-    FLA_UNROLL
-    for (int b = 0; b < kBatch<kBackward>; ++b) {
-      if (base + b >= a.rows) break;
-      float out[V];
-      FLA_UNROLL
-      for (int e = 0; e < V; ++e) {
-        const float u = x[b][e] + bias[e];
-        if constexpr (kBackward) {
-          out[e] = gradient(GeluTanhGate{}, u, dy[b][e]);
-          sums[e] += out[e];
-        } else {
-          out[e] = GeluTanhGate{}(u).value;
-        }
+    for (int b = 0; b < kBatch<kPass>; ++b) {
+      Streams::template hold<V>(a.x.data, x_at, held_x[b]);
+      if constexpr (kBackward) Streams::template hold<V>(a.dy.data, dy_at, held_dy[b]);
+      if (base + b + 1 < a.rows) {  // else the last row again
+        x_at += a.x.row_stride;
+        dy_at += a.dy.row_stride;
       }
-      if (a.out.data) Streams::write(a.out.data, (base + b) * a.out.row_stride + column, out);
+    }
+    if (base == first) load_floats(a.bias, column, bias);  // branches on its dtype, and so waits for what it loads
+    FLA_UNROLL
+    for (int b = 0; b < kBatch<kPass>; ++b) {
+      if (base + b >= a.rows) break;
+      float x[V], out[V];
+      unpack(held_x[b], x);
+      if constexpr (kBackward) {
+        float dy[V];
+        unpack(held_dy[b], dy);
+        FLA_UNROLL
+        for (int e = 0; e < V; ++e) out[e] = gradient(GeluTanhGate{}, forms, x[e] + bias[e], dy[e]);
+      } else {
+        FLA_UNROLL
+        for (int e = 0; e < V; ++e) out[e] = GeluTanhGate{}(forms, x[e] + bias[e]).value;
+      }
+      if constexpr (kPass == Pass::backward_with_sums) {
+        FLA_UNROLL
+        for (int e = 0; e < V; ++e) sums[e] += out[e];
+      }
+      if (a.out.data) Streams::write(a.out.data, out_at, out);
+      out_at += a.out.row_stride;
     }
   }
 }
 
-template <bool kBackward, int V, class Streams>
-FLA_KERNEL void FLA_BOUNDS(kThreads, kBlocksPerMultiprocessor) columns_kernel(FLA_PARAMETERS ColumnArgs a) {
+template <Pass kPass, int V, class Streams>
+FLA_KERNEL void FLA_BOUNDS(kThreads, kBlocksPerMultiprocessor<kPass>) columns_kernel(FLA_PARAMETERS ColumnArgs a) {
   wait_for_predecessor();
   const int lanes = 1 << a.lanes_log2, lane = static_cast<int>(threadIdx.x) & (lanes - 1);
   const int walker = static_cast<int>(threadIdx.x) >> a.lanes_log2, walkers = kThreads >> a.lanes_log2;
-  const uint32_t down = blockIdx.x / a.column_blocks, blocks_down = gridDim.x / a.column_blocks;
-  const int64_t column = (static_cast<int64_t>(blockIdx.x - down * a.column_blocks) * lanes + lane) * V;
-  const int64_t batch = kBatch<kBackward>, step = static_cast<int64_t>(blocks_down) * walkers * batch;
+  const uint32_t down = a.column_blocks.quotient(blockIdx.x);
+  const int64_t column = (static_cast<int64_t>(blockIdx.x - down * a.column_blocks.value()) * lanes + lane) * V;
+  const int64_t batch = kBatch<kPass>, step = a.blocks_down * walkers * batch;
   const int64_t first = (static_cast<int64_t>(down) * walkers + walker) * batch;
 
   float sums[V] = {};
   if (column + V <= a.columns) {
-    walk<kBackward, V, Streams>(a, first, step, column, sums);
+    walk<kPass, V, Streams>(a, first, step, column, sums);
   } else {
     FLA_UNROLL
     for (int e = 0; e < V; ++e) {
       float sum[1] = {};
-      if (column + e < a.columns) walk<kBackward, 1, Streams>(a, first, step, column + e, sum);
+      if (column + e < a.columns) walk<kPass, 1, Streams>(a, first, step, column + e, sum);
       sums[e] = sum[0];
     }
   }
-  if constexpr (kBackward) {
-    if (!a.partials) return;
+  if constexpr (kPass == Pass::backward_with_sums) {
     // The walkers of a block, added up in order.
     float* shared = shared_memory<float>();
     FLA_UNROLL
@@ -132,7 +146,7 @@ Plan plan(const Tensor& x, const Tensor& dy, const Tensor& bias, const Tensor& o
   return p;
 }
 
-template <bool kBackward>
+template <Pass kPass>
 Status launch_columns(const Plan& p, const Tensor& x, const Tensor& dy, const Tensor& bias, const Tensor& out,
                       float* partials, Stream stream) {
   const ColumnArgs a{.x = elementwise_operand(x),
@@ -142,13 +156,14 @@ Status launch_columns(const Plan& p, const Tensor& x, const Tensor& dy, const Te
                      .partials = partials,
                      .rows = x.size[0],
                      .columns = x.size[1],
-                     .column_blocks = static_cast<uint32_t>(p.column_blocks),
+                     .blocks_down = p.blocks_down,
+                     .column_blocks = Divisor(p.column_blocks),
                      .lanes_log2 = p.lanes_log2};
   auto run = [&](auto width, auto streams) {
     constexpr int kWidth = decltype(width)::value;
     const size_t shared = partials ? kThreads * kWidth * sizeof(float) : 0;
     const int64_t grid = p.column_blocks * p.blocks_down;
-    return launch<&columns_kernel<kBackward, kWidth, decltype(streams)>>(
+    return launch<&columns_kernel<kPass, kWidth, decltype(streams)>>(
         {.grid = grid, .block = kThreads, .shared_bytes = shared, .stream = stream, .dependent = grid <= 1024}, a);
   };
   if (p.width == 1) return run(std::integral_constant<int, 1>{}, AnyStream{});
@@ -162,8 +177,12 @@ Status launch_columns(const Plan& p, const Tensor& x, const Tensor& dy, const Te
 bool empty(const Tensor& x) { return x.size[0] == 0 || x.size[1] == 0; }
 
 // The sums' order must not depend on whether dx is asked for: they are planned without it.
-Plan plan_of_sums(const BiasGeluTanhBackward& a) { return plan(a.x, a.dy, a.bias, {}, kBatch<true>, true); }
-Plan plan_of_dx(const BiasGeluTanhBackward& a) { return plan(a.x, a.dy, a.bias, a.dx, kBatch<true>, false); }
+Plan plan_of_sums(const BiasGeluTanhBackward& a) {
+  return plan(a.x, a.dy, a.bias, {}, kBatch<Pass::backward_with_sums>, true);
+}
+Plan plan_of_dx(const BiasGeluTanhBackward& a) {
+  return plan(a.x, a.dy, a.bias, a.dx, kBatch<Pass::backward>, false);
+}
 
 }  // namespace
 
@@ -172,8 +191,8 @@ size_t workspace_bytes(const BiasGeluTanhForward&) { return 0; }
 Status run(const BiasGeluTanhForward& a, Workspace, Stream stream) {
   if (Status s = validate(a); !s.ok()) return s;
   if (empty(a.x)) return {};
-  const Plan p = plan(a.x, {}, a.bias, a.y, kBatch<false>, false);
-  return launch_columns<false>(p, a.x, {}, a.bias, a.y, nullptr, stream);
+  const Plan p = plan(a.x, {}, a.bias, a.y, kBatch<Pass::forward>, false);
+  return launch_columns<Pass::forward>(p, a.x, {}, a.bias, a.y, nullptr, stream);
 }
 
 Status check(const BiasGeluTanhBackward& a) {
@@ -190,16 +209,17 @@ Status run(const BiasGeluTanhBackward& a, Workspace workspace, Stream stream) {
   if (Status s = validate(a); !s.ok()) return s;
   const int64_t columns = a.x.size[1];
   if (empty(a.x)) return finish_columns(column_target(nullptr, a.dbias), 0, columns, stream);
-  if (!a.dbias) return launch_columns<true>(plan_of_dx(a), a.x, a.dy, a.bias, a.dx, nullptr, stream);
+  if (!a.dbias) return launch_columns<Pass::backward>(plan_of_dx(a), a.x, a.dy, a.bias, a.dx, nullptr, stream);
   if (Status s = check_workspace(workspace, workspace_bytes(a)); !s.ok()) return s;
 
   auto* partials = static_cast<float*>(workspace.data);
   const Plan sums = plan_of_sums(a), dx = plan_of_dx(a);
   const bool together = sums.width == dx.width && sums.typed == dx.typed;
   const Tensor out = together ? a.dx : Tensor{};
-  if (Status s = launch_columns<true>(sums, a.x, a.dy, a.bias, out, partials, stream); !s.ok()) return s;
+  Status done = launch_columns<Pass::backward_with_sums>(sums, a.x, a.dy, a.bias, out, partials, stream);
+  if (!done.ok()) return done;
   if (!together)  // last, because dx may be written over dy
-    if (Status s = launch_columns<true>(dx, a.x, a.dy, a.bias, a.dx, nullptr, stream); !s.ok()) return s;
+    if (Status s = launch_columns<Pass::backward>(dx, a.x, a.dy, a.bias, a.dx, nullptr, stream); !s.ok()) return s;
   return finish_columns(column_target(partials, a.dbias), sums.blocks_down, columns, stream);
 }
 

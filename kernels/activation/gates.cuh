@@ -1,4 +1,5 @@
-// The activations: a(x), and a(x) with a'(x). Unary operators and gated units are made of the same ones.
+// The activations: a(x), and a(x) with a'(x). Unary operators and gated units are made of the same ones. `forms` are the
+// math::Forms of x's dtype.
 #pragma once
 
 #include "common/math.cuh"
@@ -10,15 +11,17 @@ struct Slope {
 };
 
 struct SigmoidGate {
-  FLA_DEVICE Slope operator()(float x) const {
-    const math::Sigmoid s = math::sigmoid(x);
+  template <class Forms>
+  FLA_DEVICE Slope operator()(Forms forms, float x) const {
+    const math::Sigmoid s = forms.sigmoid(x);
     return {s.plus, s.plus * s.minus};
   }
 };
 
 struct SwishGate {
-  FLA_DEVICE Slope operator()(float x) const {
-    const math::Sigmoid s = math::sigmoid(x);
+  template <class Forms>
+  FLA_DEVICE Slope operator()(Forms forms, float x) const {
+    const math::Sigmoid s = forms.sigmoid(x);
     return {x * s.plus, s.plus * (1.0f + x * s.minus)};
   }
 };
@@ -26,10 +29,12 @@ struct SwishGate {
 struct LogSigmoidGate {
   float inverse_temperature;
 
-  // The smaller exponential again, but of log1p: log(1 + e) would lose it, and log(s) cancels.
-  FLA_DEVICE Slope operator()(float x) const {
-    const float log_s = fminf(x, 0.0f) - math::log1p(math::exp(-fabsf(x)));
-    return {log_s * inverse_temperature, math::sigmoid(x).minus * inverse_temperature};
+  // The smaller exponential again, but of log1p: log(1 + e) would lose it, and log(s) cancels. sigmoid(-x) is not the
+  // minus of x's: the short form's is 0 where it should be 1.
+  template <class Forms>
+  FLA_DEVICE Slope operator()(Forms forms, float x) const {
+    const float log_s = fminf(x, 0.0f) - forms.log1p(forms.exp(-fabsf(x)));
+    return {log_s * inverse_temperature, forms.sigmoid(-x).plus * inverse_temperature};
   }
 };
 
@@ -39,9 +44,10 @@ struct GeluTanhGate {
 
   // x sigmoid(2q): x / 2 (1 + tanh q) cancels for x < -3. Beyond 12 (|2q| = 142) the sigmoids are 0 and 1 in fp32; there
   // the argument stays, because 2q' would overflow against a sigmoid of 0 further out.
-  FLA_DEVICE Slope operator()(float x) const {
+  template <class Forms>
+  FLA_DEVICE Slope operator()(Forms forms, float x) const {
     const float near = math::min_with_nan(math::max_with_nan(x, -12.0f), 12.0f), square = near * near;
-    const math::Sigmoid s = math::sigmoid(near * fmaf(kCubic, square, kLinear));
+    const math::Sigmoid s = forms.sigmoid(near * fmaf(kCubic, square, kLinear));
     return {x * s.plus, s.plus * fmaf(near * s.minus, fmaf(3.0f * kCubic, square, kLinear), 1.0f)};
   }
 };
@@ -49,13 +55,15 @@ struct GeluTanhGate {
 struct ReluGate {
   bool grad_at_zero;
 
-  FLA_DEVICE Slope operator()(float x) const {
+  template <class Forms>
+  FLA_DEVICE Slope operator()(Forms, float x) const {
     return {math::max_with_nan(x, 0.0f), x < 0.0f || (x == 0.0f && !grad_at_zero) ? 0.0f : 1.0f};
   }
 };
 
 struct SquaredReluGate {
-  FLA_DEVICE Slope operator()(float x) const {
+  template <class Forms>
+  FLA_DEVICE Slope operator()(Forms, float x) const {
     const float positive = math::max_with_nan(x, 0.0f);
     return {positive * positive, 2.0f * positive};
   }
@@ -66,8 +74,9 @@ struct SquaredReluGate {
 struct PowGate {
   float power;
 
-  FLA_DEVICE Slope operator()(float x) const {
-    const float e = math::exp(-fabsf(x));
+  template <class Forms>
+  FLA_DEVICE Slope operator()(Forms forms, float x) const {
+    const float e = forms.exp(-fabsf(x));
     const float base = fminf(fmaxf(x, 1e-37f), 1e30f), inverse_root = math::rsqrt_of_normal(base), root = base * inverse_root;
     const float one_e = 1.0f + e, one_root = 1.0f + root;
     const float r = math::reciprocal(one_e * one_root);
@@ -86,14 +95,18 @@ struct PowGate {
 };
 
 // dy a'(x), for every gate that does not say it better.
-template <class Gate>
-FLA_DEVICE float gradient(const Gate& gate, float x, float dy) {
-  return dy * gate(x).slope;
+template <class Gate, class Forms>
+FLA_DEVICE float gradient(const Gate& gate, Forms forms, float x, float dy) {
+  return dy * gate(forms, x).slope;
 }
 // Nothing passes below 0, not even an infinite dy.
-FLA_DEVICE float gradient(const ReluGate& gate, float x, float dy) { return gate(x).slope == 0.0f ? 0.0f : dy; }
+template <class Forms>
+FLA_DEVICE float gradient(const ReluGate& gate, Forms forms, float x, float dy) {
+  return gate(forms, x).slope == 0.0f ? 0.0f : dy;
+}
 // Overflows only where the result does.
-FLA_DEVICE float gradient(const SquaredReluGate&, float x, float dy) {
+template <class Forms>
+FLA_DEVICE float gradient(const SquaredReluGate&, Forms, float x, float dy) {
   return 2.0f * (dy * math::max_with_nan(x, 0.0f));
 }
 

@@ -12,10 +12,14 @@ template <class Gate>
 struct Unit {
   Gate gate;
 
-  FLA_DEVICE void operator()(const float (&in)[2], float (&out)[1]) const { out[0] = gate(in[0]).value * in[1]; }
-  FLA_DEVICE void operator()(const float (&in)[3], float (&out)[3]) const {
+  template <class Forms>
+  FLA_DEVICE void operator()(Forms forms, const float (&in)[2], float (&out)[1]) const {
+    out[0] = gate(forms, in[0]).value * in[1];
+  }
+  template <class Forms>
+  FLA_DEVICE void operator()(Forms forms, const float (&in)[3], float (&out)[3]) const {
     const float y = in[1], dz = in[2];
-    const Slope a = gate(in[0]);
+    const Slope a = gate(forms, in[0]);
     out[0] = dz * a.slope * y;
     out[1] = dz * a.value;
     out[2] = a.value * y;
@@ -25,9 +29,10 @@ struct Unit {
 struct ClampedSwiglu {
   float alpha, limit, offset;
 
-  FLA_DEVICE Slope gate(float x) const {
+  template <class Forms>
+  FLA_DEVICE Slope gate(Forms forms, float x) const {
     const float g = math::min_with_nan(x, limit);
-    const math::Sigmoid s = math::sigmoid(alpha * g);
+    const math::Sigmoid s = forms.sigmoid(alpha * g);
     const float value = g * s.plus;
     return {value, x > limit ? 0.0f : fmaf(alpha * value, s.minus, s.plus)};
   }
@@ -35,10 +40,14 @@ struct ClampedSwiglu {
     return math::min_with_nan(math::max_with_nan(y, -limit), limit) + offset;
   }
 
-  FLA_DEVICE void operator()(const float (&in)[2], float (&out)[1]) const { out[0] = gate(in[0]).value * up(in[1]); }
-  FLA_DEVICE void operator()(const float (&in)[3], float (&out)[3]) const {
+  template <class Forms>
+  FLA_DEVICE void operator()(Forms forms, const float (&in)[2], float (&out)[1]) const {
+    out[0] = gate(forms, in[0]).value * up(in[1]);
+  }
+  template <class Forms>
+  FLA_DEVICE void operator()(Forms forms, const float (&in)[3], float (&out)[3]) const {
     const float y = in[1], dz = in[2], u = up(y);
-    const Slope a = gate(in[0]);
+    const Slope a = gate(forms, in[0]);
     out[0] = dz * a.slope * u;
     out[1] = fabsf(y) > limit ? 0.0f : dz * a.value;
     out[2] = a.value * u;

@@ -6,7 +6,10 @@ namespace fla::detail {
 namespace {
 
 struct Identity {
-  FLA_DEVICE void operator()(const float (&in)[1], float (&out)[1]) const { out[0] = in[0]; }
+  template <class Forms>
+  FLA_DEVICE void operator()(Forms, const float (&in)[1], float (&out)[1]) const {
+    out[0] = in[0];
+  }
 };
 
 }  // namespace

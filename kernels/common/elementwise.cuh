@@ -5,13 +5,16 @@
 // When dtypes differ between streams, or addresses or strides are not vector-aligned, the same formula runs with
 // run-time dtypes, one element per thread where it must.
 //
-// A formula is a trivially copyable functor: operator()(const float (&in)[I], float (&out)[O]).
+// A formula is a trivially copyable functor: operator()(forms, const float (&in)[I], float (&out)[O]), with the
+// math::Forms of the first input's dtype, on every path alike.
 #pragma once
 
 #include "common/alignment.h"
 #include "common/dispatch.h"
+#include "common/divisor.h"
 #include "common/gpu.h"
 #include "common/launch.h"
+#include "common/math.cuh"
 #include "common/ptx.cuh"
 #include "common/vector.cuh"
 
@@ -29,15 +32,21 @@ struct ElementwiseOperands {
   ElementwiseOperand in[I];
   ElementwiseOperand out[O];  // absent ones are computed and dropped
   int64_t rows = 0, columns = 0;
-  uint32_t blocks_per_row = 1;
+  Divisor blocks_per_row;
 };
 
-// Streams of one known dtype, or of dtypes known at run time.
+// Streams of one known dtype, or of dtypes known at run time, of which the signal's decides the forms. What is held has
+// been asked for but need not have come: unpack() waits for it.
 template <class T>
 struct TypedStream {
   template <int V>
-  static FLA_DEVICE void read(const AnyFloat& p, int64_t index, float (&out)[V]) {
-    load_floats(static_cast<const T*>(p.data) + index, out);
+  using Held = Vector<T, V>;
+
+  static FLA_DEVICE math::Forms<sizeof(T) == 2> forms(const AnyFloat&) { return {}; }
+
+  template <int V>
+  static FLA_DEVICE void hold(const AnyFloat& p, int64_t index, Held<V>& held) {
+    held = load<T, V>(static_cast<const T*>(p.data) + index);
   }
   template <int V>
   static FLA_DEVICE void write(const AnyFloat& p, int64_t index, const float (&in)[V]) {
@@ -46,8 +55,19 @@ struct TypedStream {
 };
 struct AnyStream {
   template <int V>
-  static FLA_DEVICE void read(const AnyFloat& p, int64_t index, float (&out)[V]) {
-    load_floats(p, index, out);
+  struct Held {
+    float values[V];
+    friend FLA_DEVICE void unpack(const Held& held, float (&out)[V]) {
+      FLA_UNROLL
+      for (int e = 0; e < V; ++e) out[e] = held.values[e];
+    }
+  };
+
+  static FLA_DEVICE math::AnyForms forms(const AnyFloat& signal) { return {signal.dtype != DType::f32}; }
+
+  template <int V>
+  static FLA_DEVICE void hold(const AnyFloat& p, int64_t index, Held<V>& held) {
+    load_floats(p, index, held.values);
   }
   template <int V>
   static FLA_DEVICE void write(const AnyFloat& p, int64_t index, const float (&in)[V]) {
@@ -58,15 +78,20 @@ struct AnyStream {
 template <int V, class Streams, class Formula, int I, int O>
 FLA_DEVICE void elementwise_vector(const ElementwiseOperands<I, O>& a, const Formula& formula, int64_t row,
                                    int64_t column) {
+  const auto forms = Streams::forms(a.in[0].data);
+  typename Streams::template Held<V> held[I];
   float in[I][V], out[O][V];
   FLA_UNROLL
-  for (int i = 0; i < I; ++i) Streams::read(a.in[i].data, row * a.in[i].row_stride + column, in[i]);
+  for (int i = 0; i < I; ++i)
+    Streams::template hold<V>(a.in[i].data, row * a.in[i].row_stride + column, held[i]);
+  FLA_UNROLL
+  for (int i = 0; i < I; ++i) unpack(held[i], in[i]);
   FLA_UNROLL
   for (int e = 0; e < V; ++e) {
     float x[I], y[O];
     FLA_UNROLL
     for (int i = 0; i < I; ++i) x[i] = in[i][e];
-    formula(x, y);
+    formula(forms, x, y);
     FLA_UNROLL
     for (int o = 0; o < O; ++o) out[o][e] = y[o];
   }
@@ -75,13 +100,14 @@ FLA_DEVICE void elementwise_vector(const ElementwiseOperands<I, O>& a, const For
     if (a.out[o].data) Streams::write(a.out[o].data, row * a.out[o].row_stride + column, out[o]);
 }
 
+// With 8 blocks, powglu's formula takes 63 registers; 48 hold it in as many instructions, and more warps hide its loads.
 template <int V, class Streams, class Formula, int I, int O>
-FLA_KERNEL void FLA_BOUNDS(kElementwiseThreads, 8)
+FLA_KERNEL void FLA_BOUNDS(kElementwiseThreads, O == 1 ? 10 : 8)
     elementwise_kernel(FLA_PARAMETERS ElementwiseOperands<I, O> a, FLA_PARAMETERS Formula formula) {
   wait_for_predecessor();
-  const uint32_t block = blockIdx.x;
-  const uint32_t row = a.rows == 1 ? 0 : block / a.blocks_per_row;
-  const int64_t column = (static_cast<int64_t>(block - row * a.blocks_per_row) * kElementwiseThreads + threadIdx.x) * V;
+  const uint32_t block = blockIdx.x, row = a.blocks_per_row.quotient(block);
+  const int64_t column =
+      (static_cast<int64_t>(block - row * a.blocks_per_row.value()) * kElementwiseThreads + threadIdx.x) * V;
   if (column + V <= a.columns) {
     elementwise_vector<V, Streams>(a, formula, row, column);
   } else {
@@ -128,7 +154,7 @@ Status elementwise(const Formula& formula, const Tensor* const (&in)[I], const T
   auto run = [&](auto width, auto streams) {
     constexpr int kWidth = decltype(width)::value;
     const int64_t blocks = divide_up(a.columns, int64_t{kElementwiseThreads} * kWidth);
-    a.blocks_per_row = static_cast<uint32_t>(blocks);
+    a.blocks_per_row = Divisor(blocks);
     int64_t grid = 0;
     if (__builtin_mul_overflow(blocks, a.rows, &grid)) grid = -1;
     return launch<&elementwise_kernel<kWidth, decltype(streams), Formula, I, O>>(

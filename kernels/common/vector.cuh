@@ -47,11 +47,16 @@ FLA_HOST_DEVICE uint32_t bits_of_float(float value) {
 #endif
 }
 
-#if !defined(FLA_GPU)
-// Portable conversions for the emulator, round to nearest even.
+#if defined(FLA_GPU)
+FLA_DEVICE uint32_t f32_bits_of(float value) { return bits_of_float(value); }
+#else
+// Portable conversions for the emulator, round to nearest even. NaN becomes the one that a GPU makes: a CPU's has the sign
+// of whichever operand the compiler put first.
+inline uint32_t f32_bits_of(float value) { return value != value ? 0x7fffffffu : bits_of_float(value); }
+
 inline uint16_t f16_bits_of(float value) {
   const uint32_t bits = bits_of_float(value), sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
+  if (magnitude > 0x7f800000u) return 0x7fffu;
   if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // 65520 and beyond
   if (magnitude < 0x38800000u) {  // below the smallest normal: let the fp32 adder round at 2^-24
     const float shifted = float_of_bits(magnitude) + 0.5f;
@@ -73,7 +78,7 @@ inline float float_of_f16_bits(uint16_t half) {
 
 inline uint16_t bf16_bits_of(float value) {
   const uint32_t bits = bits_of_float(value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fffu;
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
 }
 #endif
@@ -244,7 +249,7 @@ FLA_DEVICE Vector<T, N> pack(const float (&in)[N]) {
   Vector<T, N> v;
   if constexpr (sizeof(T) == 4) {
     FLA_UNROLL
-    for (int i = 0; i < N; ++i) v.words[i] = bits_of_float(in[i]);
+    for (int i = 0; i < N; ++i) v.words[i] = f32_bits_of(in[i]);
   } else if constexpr (N == 1) {
     v.words[0] = from_float<T>(in[0]).bits;
   } else {

@@ -6,14 +6,8 @@
 namespace fla::detail {
 
 template <bool kShort>
-FLA_DEVICE math::Sigmoid gate_sigmoid(float g) {
-  if constexpr (kShort) return math::sigmoid_for_16_bits(g);
-  else return math::sigmoid(g);
-}
-
-template <bool kShort>
 FLA_DEVICE float gate_value(float g, bool swish) {
-  const float s = gate_sigmoid<kShort>(g).plus;
+  const float s = math::Forms<kShort>::sigmoid(g).plus;
   return swish ? g * s : s;
 }
 
@@ -23,7 +17,7 @@ struct GateTerms {
 // sigmoid(-g) comes from the exponential too: 1 - sigmoid(g) would cancel.
 template <bool kShort>
 FLA_DEVICE GateTerms gate_terms(float g, bool swish) {
-  const math::Sigmoid s = gate_sigmoid<kShort>(g);
+  const math::Sigmoid s = math::Forms<kShort>::sigmoid(g);
   const float factor = swish ? g : 1.0f;
   return {factor * s.plus, s.plus * fmaf(factor, s.minus, swish ? 1.0f : 0.0f)};
 }

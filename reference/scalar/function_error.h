@@ -31,6 +31,9 @@ struct FunctionError {
 };
 inline constexpr FunctionError kFunctionError;
 
+// log1p by a polynomial of degree 5, for results that are stored in 16 bits; relative; f16 itself rounds by 50 times as much.
+inline constexpr double kShortLog1pError = 9e-6;
+
 // lg2.approx: absolute on (1/2, 2), relative elsewhere. What a power x^p is made of: there the absolute error counts.
 inline constexpr double kLog2Error = 0x1p-22;
 

@@ -12,7 +12,7 @@ constexpr double kInf = std::numeric_limits<double>::infinity();
 
 template <class S>
 S activated(Activation kind, double x, double temperature = 1) {
-  return activation(kind, S(x), S(temperature));
+  return activation(kind, DType::f32, S(x), S(temperature));
 }
 template <class S>
 S pulled(Activation kind, double x, bool grad_at_zero = false, double dy = 1) {
@@ -101,14 +101,14 @@ TEST(GatedUnit, GivesHandComputedValues) {
 
 // Trap 5, and the figures of the specification.
 TEST(GatedUnit, PowgluIsBoundedAndFinite) {
-  EXPECT_NEAR(pow_gate(12.90, 3.0).value, 5.316, 5e-4);
-  EXPECT_NEAR(pow_gate(12.90, 3.0).slope, 0, 1e-4);
-  EXPECT_NEAR(pow_gate(0.0, 3.0).slope, 0.5, 0);
-  EXPECT_NEAR(pow_gate(kInf, 3.0).value, 1, 1e-6);
-  EXPECT_TRUE(std::isnan(pow_gate(static_cast<double>(NAN), 3.0).value));
+  EXPECT_NEAR(pow_gate(DType::f32, 12.90, 3.0).value, 5.316, 5e-4);
+  EXPECT_NEAR(pow_gate(DType::f32, 12.90, 3.0).slope, 0, 1e-4);
+  EXPECT_NEAR(pow_gate(DType::f32, 0.0, 3.0).slope, 0.5, 0);
+  EXPECT_NEAR(pow_gate(DType::f32, kInf, 3.0).value, 1, 1e-6);
+  EXPECT_TRUE(std::isnan(pow_gate(DType::f32, static_cast<double>(NAN), 3.0).value));
   for (const double x : {1e-45, 9e-39, 1e-37, 1e-20, 0.999, 1.0, 1e4, 3e38, kInf}) {
     for (const double power : {1.0, 1.1, 2.0, 3.0, 4.0}) {
-      const Slope<Bound> a = pow_gate(Bound(x), Bound(power));
+      const Slope<Bound> a = pow_gate(DType::f32, Bound(x), Bound(power));
       EXPECT_TRUE(std::isfinite(a.value.v) && std::isfinite(a.slope.v) && a.value.v <= 9.3) << x << " " << power;
     }
   }

@@ -48,6 +48,17 @@ std::string key_of(const std::string& op, const std::string& direction, Params p
   return key ? key->op + " " + key->direction + " " + key->shape : "";
 }
 
+TEST(Peers, KnowTheirOwnNamesAndPlainProblemsOnly) {
+  const auto gelu = peer_key(case_of("gelu_tanh", "bwd", {{"M", "64"}, {"C", "32"}, {"x", "bf16"}}));
+  ASSERT_TRUE(gelu);
+  EXPECT_EQ(gelu->op + "." + gelu->direction + " " + gelu->shape, "gelu.bwd 64x32");
+  Params gated{{"M", "64"}, {"N", "32"}, {"x", "bf16"}, {"bias", "bf16"}};
+  EXPECT_TRUE(peer_key(case_of("layer_norm_gated", "fwd", gated)));
+  gated.emplace_back("gate_order", "before");
+  EXPECT_FALSE(peer_key(case_of("layer_norm_gated", "fwd", gated)));
+  EXPECT_FALSE(peer_key(case_of("relu", "fwd", {{"M", "64"}, {"C", "32"}, {"x", "bf16"}})));
+}
+
 TEST(Peers, NamesTheShapesOfTheFile) {
   EXPECT_EQ(key_of("rms_norm", "fwd", {{"M", "16384"}, {"N", "4096"}, {"x", "bf16"}}),
             "rms_norm fwd 16384x4096");

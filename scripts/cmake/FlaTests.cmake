@@ -33,6 +33,11 @@ add_test(NAME emulator_ci COMMAND fla-check --backend emulator --tier ci --out $
 add_test(NAME reference_ci COMMAND fla-check --backend reference --tier ci --out ${PROJECT_BINARY_DIR}/reference_ci.json)
 set_tests_properties(self_test emulator_ci reference_ci PROPERTIES TIMEOUT 600 RUN_SERIAL ON)
 
+# The README's table is that of the committed results.
+file(GLOB results CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/reports/results/h200/bench*.json)
+add_test(NAME readme_table COMMAND fla-bench report ${results} --peers ${PROJECT_SOURCE_DIR}/reports/results/h200/peers.json
+  --table ${PROJECT_SOURCE_DIR}/README.md --check)
+
 # A user's program, outside this tree, against the installed package.
 if(FLA_CUDA)
   add_test(NAME installed_package COMMAND ${CMAKE_COMMAND}
