@@ -1,6 +1,6 @@
 // Token shift, forward and backward, and the forward of its mixes. Traffic: x once and each output once.
 //
-// A thread takes 8 tokens of 16 bytes of channels; their loads and the one of the token before leave before the first
+// A thread takes 8 (of mixes 4) tokens of 16 bytes of channels; their loads and the one of the token before leave before the first
 // is used and before the sequences are looked up, so one row in nine is read twice, from L2. The backward is the
 // forward on reversed time: it walks the same kernel with negative strides. Tokens that begin a sequence (or belong to
 // none) are left out of the straight path and follow one by one.
@@ -15,7 +15,9 @@ namespace {
 
 using namespace detail;
 
-constexpr int kSteps = 8;
+// Fewer tokens for the mixes, whose K stores of each hide the loads: with 8 the unpacked tokens do not fit the registers.
+template <bool kMix>
+constexpr int kSteps = kMix ? 4 : 8;
 
 struct ShiftArgs {
   TokenOperand from, to, edge;  // edge: [N, D], the token before the first
@@ -61,16 +63,16 @@ FLA_DEVICE void shift_edge(const ShiftArgs& a, const WalkPlace& at, int64_t p) {
 
 template <class Channels, bool kMix>
 FLA_KERNEL void FLA_BOUNDS(kShiftThreads, kMix ? 5 : 8) shift_kernel(FLA_PARAMETERS ShiftArgs a) {
-  constexpr int V = Channels::V;
+  constexpr int V = Channels::V, kTokens = kSteps<kMix>;
   if (blockIdx.x >= a.tile_blocks) return carry<Channels>(a.carry, blockIdx.x - a.tile_blocks);
   const WalkPlace at = walk_place(a.walk, V);
   if (!at.inside) return;
-  typename Channels::Row rows[kSteps + 1];
+  typename Channels::Row rows[kTokens + 1];
   int64_t offset = a.from.offset(at.b, at.first, at.d);
   rows[0] = {};
   if (at.first > 0) rows[0] = Channels::load(a.from, offset - a.from.stride_t);
   FLA_UNROLL
-  for (int u = 0; u < kSteps; ++u) {
+  for (int u = 0; u < kTokens; ++u) {
     rows[u + 1] = {};
     if (u < at.count) rows[u + 1] = Channels::load(a.from, offset);
     offset += a.from.stride_t;
@@ -82,7 +84,7 @@ FLA_KERNEL void FLA_BOUNDS(kShiftThreads, kMix ? 5 : 8) shift_kernel(FLA_PARAMET
     if constexpr (kMix) load_floats(a.mu, k * a.mu_stride + at.d, mu);
     int64_t to = a.to.offset(at.b, at.first, at.d) + k * a.output_stride;
     FLA_UNROLL
-    for (int u = 0; u < kSteps; ++u) {
+    for (int u = 0; u < kTokens; ++u) {
       if (u < at.count && !(special >> u & 1)) store_shift<Channels, kMix>(a, rows[u], rows[u + 1], mu, to);
       to += a.to.stride_t;
     }
@@ -143,7 +145,7 @@ Status shift(ShiftArgs& a, const ShiftCall& c, bool vectors, Stream stream) {
   vectors &= channels_allow(c.from, 16 / size_of(c.from.dtype));
   for (const Tensor* t : {&c.to, &c.edge, &c.edge_out}) vectors &= channels_allow(*t, 16 / size_of(c.from.dtype));
   WalkPlan p;
-  if (Status s = plan_shift(p, vectors, c.from.dtype, rows, tokens, channels, kSteps); !s.ok()) return s;
+  if (Status s = plan_shift(p, vectors, c.from.dtype, rows, tokens, channels, kSteps<kMix>); !s.ok()) return s;
   a.walk = walk_shape(p, rows, tokens, channels);
   if (!vectors) return launch_shift<SingleChannels, kMix>(a, p, stream);
   return dispatch_float(c.from.dtype, [&](auto tag) {

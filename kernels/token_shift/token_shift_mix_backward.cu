@@ -120,7 +120,7 @@ FLA_DEVICE void add_mix(const typename Channels::Row (&rows)[kTile], const float
     if (u == 0) {
       FLA_UNROLL
       for (int e = 0; e < V; ++e) passed[e] = fmaf(dy[e], mu[e], passed[e]);
-    } else if (!(tile.starts >> u & 1)) {
+    } else if ((tile.present & ~tile.starts) >> u & 1) {
       FLA_UNROLL
       for (int e = 0; e < V; ++e) tile.dx[u - 1][e] = fmaf(dy[e], mu[e], tile.dx[u - 1][e]);
     }
@@ -184,14 +184,18 @@ FLA_DEVICE void backward_tile(const MixBackwardArgs& a, const WalkPlace& at, int
     load_floats(a.mu, k * a.mu_stride + at.d, mu);
     add_mix<Channels>(rows, mu, tile, next, slots ? slots + k * V * kShiftThreads : nullptr);
   }
-  if (tile.starts & 1) {  // to the cache, not to the token before
+  if (!((tile.present & ~tile.starts) & 1)) {  // nothing, or to the cache and not to the token before
     FLA_UNROLL
     for (int e = 0; e < V; ++e) next[e] = 0.0f;
   }
   if (!a.dx) return;
   FLA_UNROLL
-  for (int u = 0; u < kTile; ++u)
-    if (u < count) store_channels<Channels>(a.dx, a.dx_in_vectors, a.dx.offset(at.b, first + u, at.d), tile.dx[u]);
+  for (int u = 0; u < kTile; ++u) {
+    if (u >= count) break;
+    FLA_UNROLL
+    for (int e = 0; e < V; ++e) tile.dx[u][e] = tile.present >> u & 1 ? tile.dx[u][e] : 0.0f;
+    store_channels<Channels>(a.dx, a.dx_in_vectors, a.dx.offset(at.b, first + u, at.d), tile.dx[u]);
+  }
 }
 
 // Adds up the walks of a block, in order.
