@@ -42,6 +42,7 @@ const std::vector<Direction>& all_directions() {
     add_loss(t);
     add_conv(t);
     add_token_shift(t);
+    add_varlen(t);
     add_gemm(t);
     add_linear(t);
     add_mlp(t);
