@@ -42,6 +42,8 @@ const std::vector<Direction>& all_directions() {
     add_loss(t);
     add_conv(t);
     add_rotary(t);
+    add_token_shift(t);
+    add_varlen(t);
     add_gemm(t);
     add_linear(t);
     add_mlp(t);

@@ -12,6 +12,8 @@ void add_activation(std::vector<Direction>&);
 void add_loss(std::vector<Direction>&);
 void add_conv(std::vector<Direction>&);
 void add_rotary(std::vector<Direction>&);
+void add_token_shift(std::vector<Direction>&);
+void add_varlen(std::vector<Direction>&);
 void add_gemm(std::vector<Direction>&);
 void add_linear(std::vector<Direction>&);
 void add_mlp(std::vector<Direction>&);

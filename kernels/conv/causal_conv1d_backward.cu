@@ -66,7 +66,7 @@ bool asks_for_anything(const ConvBackwardArgs& a) {
 
 // The windowed kernel where it fits; outputs that it cannot write (another dtype, unaligned) come from the tiles.
 Status token_gradients(const ConvBackwardArgs& args, const CausalConv1dBackward& a, const WalkPlan& p, Stream stream) {
-  if (!p.windowed) return asks_for_anything(args) ? causal_conv1d_backward_tiles(args, p, stream) : Status{};
+  if (!p.vectors) return asks_for_anything(args) ? causal_conv1d_backward_tiles(args, p, stream) : Status{};
   ConvBackwardArgs windowed = args, rest = args;
   rest.weight_partials = rest.bias_partials = nullptr;
   (fits_window(a, a.dx) ? rest : windowed).dx = {};

@@ -183,7 +183,7 @@ Status convolve(const CausalConv1dForward& a, ForwardArgs& args, const ConvExten
   args.segments = static_cast<uint32_t>(p.segments);
   args.lane_bits = p.lane_bits;
   args.channel_blocks = static_cast<uint32_t>(p.channel_blocks);
-  if (p.windowed) {
+  if (p.vectors) {
     return dispatch_float(a.x.dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
       return a.residual || a.mask ? launch_windowed<T, true>(args, p, stream)

@@ -47,11 +47,9 @@ Status check_filter(const ConvExtent& e, bool has_state, const char* state_name)
 }
 
 Status check_sequences(const ConvExtent& e, const Tensor& cu_seqlens, const Tensor& mask) {
-  if (!cu_seqlens) return {};
-  if (e.b != 1)
-    return error(StatusCode::shape_mismatch, "cu_seqlens: B = %lld rows, packed sequences lie in one",
-                 static_cast<long long>(e.b));
-  if (mask) return error(StatusCode::unsupported_combination, "mask: not together with cu_seqlens");
+  if (Status s = check_packed(cu_seqlens, e.b); !s.ok()) return s;
+  if (cu_seqlens && mask)
+    return error(StatusCode::unsupported_combination, "mask: not together with cu_seqlens");
   return {};
 }
 

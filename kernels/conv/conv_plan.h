@@ -1,14 +1,13 @@
 // How the causal convolutions are cut into threads: pure functions of shapes, dtypes and strides.
 //
-// A thread owns `vector` neighbouring channels and walks `steps` tokens of one row; `lanes` threads lie side
-// by side along the channels, and `walks` such teams, on consecutive segments, make a block. Nothing depends
-// on the device: the partial sums of the parameter gradients have one row per block, and must be the same on
-// every GPU.
+// Nothing depends on the device: the partial sums of the parameter gradients have one row per block, and must be
+// the same on every GPU.
 #pragma once
 
 #include <cstdint>
 
 #include "common/alignment.h"
+#include "common/walk_plan.h"
 #include "fla/conv.h"
 
 namespace fla::detail {
@@ -45,15 +44,6 @@ inline ConvExtent extent_of(const CausalConv1dStates& a) {
   return conv_extent(a.x, {}, a.cu_seqlens, a.final_state);
 }
 
-// Whether a channel-last operand may be read and written in vectors of `elements` channels. A parameter (rank
-// 1) needs its address only.
-inline bool channels_allow(const Tensor& t, int64_t elements) {
-  if (!t) return true;
-  const int64_t channels = t.size[t.rank - 1];
-  const bool contiguous = channels == 1 || t.stride[t.rank - 1] == 1;
-  return contiguous && channels % elements == 0 && rows_allow(t, elements);
-}
-
 // Whether the filters lie one behind the other, on a 16-byte boundary: then the taps of a thread's channels
 // are one contiguous piece.
 inline bool filter_is_packed(const Tensor& weight, const Tensor& bias, int64_t elements) {
@@ -63,31 +53,8 @@ inline bool filter_is_packed(const Tensor& weight, const Tensor& bias, int64_t e
 
 inline constexpr int64_t kFewestTaps = 2, kMostTaps = 4;  // taps that a register window exists for
 
-struct WalkPlan {
-  bool windowed = false;  // the register window fits; otherwise one thread per element
-  int vector = 1, lane_bits = 0;
-  int walks = 1;         // segments per block
-  int64_t steps = 0;     // tokens per segment
-  int64_t segments = 0;  // per row
-  int64_t groups = 0;    // blocks along time, over all rows
-  int64_t channel_blocks = 0;
-
-  int64_t blocks() const { return groups * channel_blocks; }
-  friend bool operator==(const WalkPlan&, const WalkPlan&) = default;
-};
-
 inline WalkPlan plan_walks(const ConvExtent& e, int vector, int threads, int most_lanes, int64_t steps) {
-  WalkPlan p;
-  p.vector = vector;
-  p.steps = steps;
-  while ((1 << p.lane_bits) < most_lanes && (int64_t{vector} << p.lane_bits) < e.d) ++p.lane_bits;
-  p.walks = threads >> p.lane_bits;
-  p.segments = divide_up(e.t, steps);
-  p.groups = divide_up(e.b * p.segments, p.walks);
-  p.channel_blocks = divide_up(e.d, int64_t{vector} << p.lane_bits);
-  // Segment and channel numbers are 32-bit in the kernels: a 64-bit division costs as much as a token.
-  p.windowed = e.b * p.segments <= 0xffffffffLL - p.walks && e.d <= 0x7fffffff - (int64_t{vector} << p.lane_bits);
-  return p;
+  return plan_walks(e.b, e.t, e.d, vector, threads, most_lanes, steps);
 }
 
 // Forward: 8 tokens whose loads are all in flight before the first is used, 64 threads. Longer walks through a ring, as
@@ -99,7 +66,7 @@ inline WalkPlan plan(const CausalConv1dForward& a) {
   const int vector = static_cast<int>(16 / size_of(a.x.dtype));
   WalkPlan p = plan_walks(e, vector, kForwardThreads, kForwardLanes, kForwardSteps);
   const bool same_types = !a.residual || a.residual.dtype == a.x.dtype;
-  p.windowed &= e.w >= kFewestTaps && e.w <= kMostTaps && same_types && channels_allow(a.x, vector) &&
+  p.vectors &= e.w >= kFewestTaps && e.w <= kMostTaps && same_types && channels_allow(a.x, vector) &&
                 channels_allow(a.residual, vector) && channels_allow(a.y, vector) &&
                 filter_is_packed(a.weight, a.bias, vector);
   return p;
@@ -142,9 +109,9 @@ inline bool fits_window(const CausalConv1dBackward& a, const Tensor& t) {
 inline WalkPlan plan(const CausalConv1dBackward& a) {
   const ConvExtent e = extent_of(a);
   WalkPlan p = plan_walks(e, kBackwardVector, kBackwardThreads, kBackwardLanes, backward_steps(e));
-  p.windowed &= e.w >= kFewestTaps && e.w <= kMostTaps && fits_window(a, a.x) && fits_window(a, a.dy) &&
+  p.vectors &= e.w >= kFewestTaps && e.w <= kMostTaps && fits_window(a, a.x) && fits_window(a, a.dy) &&
                 filter_is_packed(a.weight, a.bias, kBackwardVector);
-  return p.windowed ? p : plan_tiles(e);
+  return p.vectors ? p : plan_tiles(e);
 }
 
 }  // namespace fla::detail

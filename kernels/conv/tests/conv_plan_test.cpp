@@ -47,12 +47,12 @@ TEST(ConvPlan, CoversEveryTokenAndChannelOnce) {
 
 TEST(ConvPlan, KeepsTheModelShapeOnTheMeasuredMapping) {
   const WalkPlan forward = plan(forward_case(4, 8192, 4096, 4));
-  EXPECT_TRUE(forward.windowed);
+  EXPECT_TRUE(forward.vectors);
   EXPECT_EQ(forward.vector, 8);
   EXPECT_EQ(forward.walks, 2);
   EXPECT_EQ(forward.steps, kForwardSteps);
   const WalkPlan backward = plan(backward_case(4, 8192, 4096, 4));
-  EXPECT_TRUE(backward.windowed);
+  EXPECT_TRUE(backward.vectors);
   EXPECT_EQ(backward.steps, kLongestBackward);
   EXPECT_EQ(backward.groups, 32);  // rows of partial sums
 }
@@ -68,42 +68,42 @@ TEST(ConvPlan, ShortestWalksRefillTheRing) {
 }
 
 TEST(ConvPlan, LeavesTheWindowForOtherTapCounts) {
-  EXPECT_FALSE(plan(forward_case(1, 64, 64, 1)).windowed);
-  for (int64_t w : {2, 3, 4}) EXPECT_TRUE(plan(forward_case(1, 64, 64, w)).windowed);
-  EXPECT_FALSE(plan(forward_case(1, 64, 64, 5)).windowed);
-  EXPECT_FALSE(plan(backward_case(1, 64, 64, 5)).windowed);
+  EXPECT_FALSE(plan(forward_case(1, 64, 64, 1)).vectors);
+  for (int64_t w : {2, 3, 4}) EXPECT_TRUE(plan(forward_case(1, 64, 64, w)).vectors);
+  EXPECT_FALSE(plan(forward_case(1, 64, 64, 5)).vectors);
+  EXPECT_FALSE(plan(backward_case(1, 64, 64, 5)).vectors);
 }
 
 TEST(ConvPlan, LeavesTheWindowForLayoutsThatVectorsDoNotFit) {
-  EXPECT_FALSE(plan(forward_case(1, 64, 100, 4)).windowed);             // 100 % 8
-  EXPECT_FALSE(plan(forward_case(1, 1, 100, 4)).windowed);              // also where no stride tells
-  EXPECT_TRUE(plan(forward_case(1, 64, 100, 4, DType::f32)).windowed);  // 100 % 4
-  EXPECT_TRUE(plan(backward_case(1, 64, 100, 4)).windowed);             // four channels per thread
+  EXPECT_FALSE(plan(forward_case(1, 64, 100, 4)).vectors);             // 100 % 8
+  EXPECT_FALSE(plan(forward_case(1, 1, 100, 4)).vectors);              // also where no stride tells
+  EXPECT_TRUE(plan(forward_case(1, 64, 100, 4, DType::f32)).vectors);  // 100 % 4
+  EXPECT_TRUE(plan(backward_case(1, 64, 100, 4)).vectors);             // four channels per thread
   auto shifted = forward_case(1, 64, 64, 4);
   shifted.x.data = static_cast<char*>(kAligned) + 2;
-  EXPECT_FALSE(plan(shifted).windowed);
+  EXPECT_FALSE(plan(shifted).vectors);
   auto sliced = forward_case(1, 64, 64, 4);  // a third of a fused projection
   sliced.x.stride[1] = 192;
-  EXPECT_TRUE(plan(sliced).windowed);
+  EXPECT_TRUE(plan(sliced).vectors);
   sliced.x.stride[1] = 193;
-  EXPECT_FALSE(plan(sliced).windowed);
+  EXPECT_FALSE(plan(sliced).vectors);
   auto transposed = forward_case(1, 64, 64, 4);
   transposed.y.stride[2] = 64;
-  EXPECT_FALSE(plan(transposed).windowed);
+  EXPECT_FALSE(plan(transposed).vectors);
   auto broadcast = backward_case(1, 64, 64, 4);
   for (int64_t& stride : broadcast.dy.stride) stride = 0;
-  EXPECT_FALSE(plan(broadcast).windowed);
+  EXPECT_FALSE(plan(broadcast).vectors);
   auto mixed = backward_case(1, 64, 64, 4);
   mixed.dy.dtype = DType::f32;
-  EXPECT_FALSE(plan(mixed).windowed);
+  EXPECT_FALSE(plan(mixed).vectors);
   auto padded_filter = forward_case(1, 64, 64, 4);
   padded_filter.weight.stride[0] = 8;
-  EXPECT_FALSE(plan(padded_filter).windowed);
+  EXPECT_FALSE(plan(padded_filter).vectors);
 }
 
 TEST(ConvPlan, LeavesTheWindowForMoreSegmentsThan32BitsCount) {
-  EXPECT_TRUE(plan(forward_case(1, int64_t{1} << 34, 8, 4)).windowed);
-  EXPECT_FALSE(plan(forward_case(1, int64_t{1} << 36, 8, 4)).windowed);
+  EXPECT_TRUE(plan(forward_case(1, int64_t{1} << 34, 8, 4)).vectors);
+  EXPECT_FALSE(plan(forward_case(1, int64_t{1} << 36, 8, 4)).vectors);
 }
 
 TEST(ConvPlan, ReadsExtentsOfPackedAndBatchlessTensors) {
