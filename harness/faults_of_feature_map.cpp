@@ -1,5 +1,5 @@
 // How feature maps go wrong.
-#include "fla/feature_map.h"
+#include "fla/learned_map.h"
 #include "harness/self_test_layers.h"
 
 namespace fla::harness {
@@ -67,12 +67,53 @@ void add_dpfp(std::vector<SemanticFault>& all) {
   all.push_back({"dx of other sign", backward, negated("dx")});
 }
 
+void add_learned(std::vector<SemanticFault>& all) {
+  using Forward = LearnedMapForward;
+  using Backward = LearnedMapBackward;
+  for (const std::string op : {"fmap_hedgehog", "fmap_t2r", "fmap_hadamard", "fmap_outer_product"}) {
+    const std::string forward = op + ".fwd:M=20,D=24,E=20,x=?", backward = op + ".bwd:M=20,D=24,E=20,x=?";
+    all.push_back({"weight of another output", forward,
+                   of_other_call([](Problem& p) { rotate_rows(real(p, "weight"), 24); })});
+    all.push_back({"dweight of another row's x", backward,
+                   of_other_call([](Problem& p) { rotate_rows(real(p, "x"), 24); }, {"dweight"})});
+    if (op != "fmap_t2r")  // whose dh is dy
+      all.push_back({"dh not rounded in front of the products", backward,
+                     of_other_call([](Problem& p) { arguments<Backward>(p).x.dtype = DType::f32; }, {"dx"}), {"bf16"}});
+    for (const char* gradient : {"dx", "dweight"})
+      all.push_back({std::string(gradient) + " of other sign", backward, negated(gradient)});
+  }
+  all.push_back({"bias forgotten", "fmap_hedgehog.fwd:M=20,D=24,x=?",
+                 of_other_call([](Problem& p) { arguments<Forward>(p).bias = {}; })});
+  // fla's factor of the hedgehog: softmax of 2h.
+  all.push_back({"h not doubled", "fmap_hedgehog.fwd:M=20,D=24,x=?", of_other_call([](Problem& p) {
+                   for (const char* field : {"weight", "bias"})
+                     for (double& v : real(p, field)) v /= 2;
+                 })});
+  all.push_back({"halves exchanged", "fmap_hedgehog.fwd:M=20,D=24,x=?",
+                 with_answers([](const Problem& p, Answers& a) { rotate_rows(real(p, a, "y"), 24); })});
+  all.push_back({"dbias without the last row", "fmap_hadamard.bwd:M=20,D=24,x=?", of_other_call([](Problem& p) {
+                   std::fill(real(p, "dy").end() - 24, real(p, "dy").end(), 0.0);
+                 }, {"dbias"})});
+  all.push_back({"layers exchanged", "fmap_outer_product.fwd:M=20,D=24,E=20,x=?",
+                 of_other_call([](Problem& p) { std::swap(real(p, "weight"), real(p, "weight2")); })});
+  const std::string sketch = ":M=20,D=24,S=12,degree=8,x=?";
+  all.push_back({"one layer too few", "fmap_polysketch.fwd" + sketch,
+                 of_other_call([](Problem& p) { arguments<PolysketchMapForward>(p).degree = 4; })});
+  all.push_back({"gamma ignored", "fmap_polysketch.fwd" + sketch,
+                 of_other_call([](Problem& p) { arguments<PolysketchMapForward>(p).gamma = {}; })});
+  all.push_back({"z not rounded in front of the product", "fmap_polysketch.fwd" + sketch,
+                 of_other_call([](Problem& p) { arguments<PolysketchMapForward>(p).x.dtype = DType::f32; }), {"bf16"}});
+  for (const char* gradient : {"dx", "dgamma", "da", "dlater_b"})
+    all.push_back({std::string(gradient) + " of other sign", "fmap_polysketch.bwd" + sketch, negated(gradient)});
+}
+
 }  // namespace
 
 void add_feature_map_faults(std::vector<SemanticFault>& all) {
   add_triangles(all);
   add_expansions(all);
   add_dpfp(all);
+  add_learned(all);
 }
 
 }  // namespace fla::harness

@@ -45,6 +45,7 @@ const std::vector<Direction>& all_directions() {
     add_linear(t);
     add_mlp(t);
     add_feature_map(t);
+    add_learned_map(t);
     return t;
   }();
   return table;

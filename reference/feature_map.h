@@ -53,8 +53,8 @@ template <class S>
 S dpfp_element(const View<S>& x, DpfpVariant variant, int64_t m, int64_t i) {
   const int64_t D = x.size(1), around = 2 * D, k = (i % around + around) % around;
   const S value = x(m, k < D ? k : k - D);
-  if (k < D) return max_(value, S(0.0));
-  return variant == DpfpVariant::paper ? max_(-value, S(0.0)) : -max_(value, S(0.0));
+  if (k < D) return max_(S(0.0), value);
+  return variant == DpfpVariant::paper ? max_(S(0.0), -value) : -max_(S(0.0), value);
 }
 
 }  // namespace feature_map

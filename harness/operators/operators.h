@@ -15,5 +15,6 @@ void add_gemm(std::vector<Direction>&);
 void add_linear(std::vector<Direction>&);
 void add_mlp(std::vector<Direction>&);
 void add_feature_map(std::vector<Direction>&);
+void add_learned_map(std::vector<Direction>&);
 
 }  // namespace fla::harness
