@@ -1,8 +1,10 @@
-// Learned maps by products of the library around a row-wise kernel: any widths, strides and dtypes. h goes through memory
+// Learned maps: fused where fused_map.h can, else products of the library around a row-wise kernel: any widths, strides and
+// dtypes. h goes through memory
 // in fp32; its gradient in the dtype of x, as the products read it.
 #include "common/alignment.h"
 #include "common/column_sum.cuh"
 #include "feature_map/expansion.h"
+#include "feature_map/fused_map.h"
 #include "feature_map/layers.h"
 #include "feature_map/row_map.h"
 #include "fla/learned_map.h"
@@ -92,11 +94,12 @@ Status hidden_gradient(const LearnedMapBackward& a, const BackwardParts& p, Stre
 
 Status check(const LearnedMapForward& a) { return check_layers(a); }
 
-size_t workspace_bytes(const LearnedMapForward& a) { return ForwardParts(a).bytes; }
+size_t workspace_bytes(const LearnedMapForward& a) { return fuses(a) ? 0 : ForwardParts(a).bytes; }
 
 Status run(const LearnedMapForward& a, Workspace workspace, Stream stream) {
   if (Status s = validate(a); !s.ok()) return s;
   if (Status s = check_workspace(workspace, workspace_bytes(a)); !s.ok()) return s;
+  if (fuses(a)) return run_fused(a, stream);
   const ForwardParts p(a, workspace.data);
   if (Status s = p.layers.fill(stream); !s.ok()) return s;
   if (Status s = p.layers.forward(p.h, p.product, stream); !s.ok()) return s;
@@ -114,11 +117,14 @@ Status check(const LearnedMapBackward& a) {
                       check_weight_gradient("dweight2", a.dweight2, a.x.dtype)});
 }
 
-size_t workspace_bytes(const LearnedMapBackward& a) { return BackwardParts(a).bytes; }
+size_t workspace_bytes(const LearnedMapBackward& a) {
+  return fuses(a) ? fused_workspace_bytes(a) : BackwardParts(a).bytes;
+}
 
 Status run(const LearnedMapBackward& a, Workspace workspace, Stream stream) {
   if (Status s = validate(a); !s.ok()) return s;
   if (Status s = check_workspace(workspace, workspace_bytes(a)); !s.ok()) return s;
+  if (fuses(a)) return run_fused(a, workspace, stream);
   const BackwardParts p(a, workspace.data);
   if (Status s = p.layers.fill(stream); !s.ok()) return s;
   if (Status s = p.layers.forward(p.h, p.product, stream); !s.ok()) return s;
