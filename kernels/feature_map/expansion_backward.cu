@@ -4,7 +4,7 @@
 #include "common/column_sum.cuh"
 #include "common/dispatch.h"
 #include "common/workspace.h"
-#include "feature_map/expansion.cuh"
+#include "feature_map/expansion_backward.cuh"
 
 namespace fla::detail {
 namespace {
@@ -13,37 +13,9 @@ constexpr int kBlock = 4;                         // elements of a thread
 constexpr int64_t kResidentBlocks = 4 * 132;      // with column sums, whatever the GPU has: their order depends on it
 constexpr size_t kTileBytes = 56 * 1024, kMostTileBytes = 200 * 1024;
 
-struct BackwardArgs {
-  ExpansionTile tile;
-  AnyFloat dout, ddiagonal, dx, dpartner;
-  int64_t dout_stride = 0, ddiagonal_stride = 0, dx_stride = 0, dpartner_stride = 0, tiles = 0;
-  int32_t columns = 0;
-  bool sum_both = false;
-  bool staged = false, vectors = false;  // dout in shared memory; as one run of 16-byte vectors
-  float* dgamma = nullptr;               // [blocks][D] partial sums
-  float* dbeta = nullptr;
-  int32_t dv_at = 0, sums_at = 0, gradients_at = 0;  // words of shared memory
-};
-
-template <class T>
-FLA_DEVICE const T* stage_gradients(const BackwardArgs& a, int64_t first_row, int rows, T* staged) {
-  const T* from = static_cast<const T*>(a.dout.data) + first_row * a.dout_stride;
-  if (!a.staged) return from;
-  constexpr int kWide = 16 / sizeof(T);
-  const int elements = rows * a.columns, vectors = a.vectors ? elements / kWide : 0;
-  for (int i = static_cast<int>(threadIdx.x); i < vectors; i += kExpansionThreads)
-    async_copy<16>(staged + i * kWide, from + i * kWide);
-  for (int i = vectors * kWide + static_cast<int>(threadIdx.x); i < elements; i += kExpansionThreads) {
-    const int row = i / a.columns;
-    store(staged + i, load<T, 1>(from + row * a.dout_stride + (i - row * a.columns)));
-  }
-  async_commit();
-  return staged;
-}
-
 // The sums of elements i0 .. i0 + 3 of one row, to where the row's dv (and dw) lie.
 template <class T>
-FLA_DEVICE void gather(const BackwardArgs& a, const float* words, const T* gradients, int64_t row, int i0, float* dv) {
+FLA_DEVICE void gather(const ExpandBackwardArgs& a, const float* words, const T* gradients, int64_t row, int i0, float* dv) {
   const ExpansionColumns& c = a.tile.columns;
   const int width = c.width, partner = c.partner ? width : 0;
   float as_first[kBlock] = {}, as_second[kBlock] = {};
@@ -88,7 +60,7 @@ FLA_DEVICE void gather(const BackwardArgs& a, const float* words, const T* gradi
 }
 
 // dx of the rows of a tile from dv: through the affine and the norm, where there are any.
-FLA_DEVICE void finish_rows(const BackwardArgs& a, int64_t first_row, int rows, const float* staged, const float* rstd,
+FLA_DEVICE void finish_rows(const ExpandBackwardArgs& a, int64_t first_row, int rows, const float* staged, const float* rstd,
                             const float* dv) {
   const ExpansionTile& t = a.tile;
   const int width = t.columns.width, thread = static_cast<int>(threadIdx.x), dv_words = width * (t.columns.partner ? 2 : 1);
@@ -120,7 +92,7 @@ FLA_DEVICE void finish_rows(const BackwardArgs& a, int64_t first_row, int rows, 
 }
 
 template <class T>
-FLA_KERNEL void FLA_BOUNDS(kExpansionThreads, 3) expand_backward_kernel(FLA_PARAMETERS BackwardArgs a) {
+FLA_KERNEL void FLA_BOUNDS(kExpansionThreads, 3) expand_backward_kernel(FLA_PARAMETERS ExpandBackwardArgs a) {
   wait_for_predecessor();
   const ExpansionTile& t = a.tile;
   float* staged = shared_memory<float>();
@@ -160,6 +132,11 @@ FLA_KERNEL void FLA_BOUNDS(kExpansionThreads, 3) expand_backward_kernel(FLA_PARA
   }
 }
 
+bool is_narrow(const ExpansionBackward& e) {
+  const ExpansionColumns& c = e.columns;
+  return c.width == kNarrowWidth && c.squares && c.triangle && !c.partner && size_of(e.x.dtype) == 2 && e.dout.dtype == e.x.dtype;
+}
+
 struct Plan {
   int tile_rows = 1;
   bool staged = false;
@@ -180,6 +157,10 @@ struct Plan {
     sums_at = static_cast<int>(words * tile_rows);
     gradients_at = static_cast<int>((sums_at + 2 * width + 3) / 4 * 4);
     shared_bytes = bytes_of(tile_rows, staged);
+    if (is_narrow(e)) {
+      tile_rows = kNarrowRows;
+      staged = true;
+    }
     tiles = divide_up(t.rows, tile_rows);
     const bool sums = e.dgamma || e.dbeta;
     blocks = sums && tiles > kResidentBlocks ? kResidentBlocks : tiles;
@@ -197,7 +178,7 @@ size_t workspace_bytes(const ExpansionBackward& e) {
 }
 
 Status run(const ExpansionBackward& e, Workspace workspace, Stream stream) {
-  BackwardArgs a;
+  ExpandBackwardArgs a;
   a.tile = expansion_tile(e.columns, e.row, e.x, e.partner);
   const Plan p(e, a.tile);
   const int64_t width = e.columns.width;
@@ -229,7 +210,8 @@ Status run(const ExpansionBackward& e, Workspace workspace, Stream stream) {
                        .shared_bytes = p.shared_bytes,
                        .stream = stream,
                        .dependent = true};
-    const Status s = dispatch_float(e.dout.dtype, [&](auto tag) {
+    a.dx_vectors = e.dx && e.dx.dtype == e.x.dtype && rows_allow(e.dx, 8);
+    const Status s = is_narrow(e) ? run_narrow(a, e.x.dtype, p.blocks, stream) : dispatch_float(e.dout.dtype, [&](auto tag) {
       return launch<&expand_backward_kernel<typename decltype(tag)::type>>(shape, a);
     });
     if (!s.ok()) return s;

@@ -56,18 +56,20 @@ FLA_DEVICE void hidden_gradients(const RowFragment<T>& x, const RowFragment<T> (
       }
     }
   }
+  // Registers are dear: the upstream waits where dh comes to lie, and is read, as x is, by the lane that wrote it.
+  if constexpr (kMap != RowMap::softmax) dy[0].store_rows(tile, row, tile_rows, kTileStride);
   FLA_UNROLL
   for (int q = 0; q < kMapHalves; ++q) {
     if constexpr (kMap != RowMap::softmax) {
-      // From where the lane wrote it itself: registers are dear.
-      RowFragment<T> x_again;
+      RowFragment<T> x_again, dy_again;
       x_again.load_rows(tile - tile_rows * kTileStride, row, tile_rows, kTileStride);
       h.layer(q, x_again, weights, bias);
       if constexpr (kMap == RowMap::product) second.layer(q, x_again, weights + 2 * kMapWidth * kWeightStride, bias + kMapWidth);
+      dy_again.load_rows(tile, row, tile_rows, kTileStride);
       FLA_UNROLL
       for (int half = 0; half < 2; ++half) {
         float g[8];
-        unpack(dy[0].of[half][q], g);
+        unpack(dy_again.of[half][q], g);
         FLA_UNROLL
         for (int e = 0; e < 8; ++e) {
           float& v = h.at(half, q, e);
@@ -152,19 +154,16 @@ FLA_DEVICE void work_on_rows(const FusedMapArgs& a, int64_t first, int warp, con
   hidden_gradients<T, kMap>(x, dy, weights, bias, tiles + kRows * kTileStride, warp * kWarpRows, kRows);
   warp_barrier();
   if (a.out) {
-    RowSums dx;
     FLA_UNROLL
-    for (int l = 0; l < kLayers; ++l) {
-      RowFragment<T> dh;
-      dh.load_rows(tiles + (1 + l) * kRows * kTileStride, warp * kWarpRows, kRows, kTileStride);
+    for (int q = 0; q < kMapHalves; ++q) {
+      RowSums dx;
       FLA_UNROLL
-      for (int q = 0; q < kMapHalves; ++q) {
+      for (int l = 0; l < kLayers; ++l) {
+        RowFragment<T> dh;
+        dh.load_rows(tiles + (1 + l) * kRows * kTileStride, warp * kWarpRows, kRows, kTileStride);
         if (l == 0) dx.template product<false>(q, dh, weights + kWeight);
         else dx.template product<true>(q, dh, weights + (2 * l + 1) * kWeight);
       }
-    }
-    FLA_UNROLL
-    for (int q = 0; q < kMapHalves; ++q) {
       if (a.vectors) dx.store_rows(q, static_cast<T*>(a.out.data), first, a.rows, a.out_stride);
       else store_elements(dx, q, a, first);
     }

@@ -63,18 +63,19 @@ struct RowSums {
     const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
     const T* own = weight + (32 * q + 8 * (g >> 1) + (g & 1)) * kWeightStride + 8 * t;
     FLA_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      float(&sum)[4] = sums[4 * q + j];
+    for (int j = 4 * q; !kAdd && j < 4 * q + 4; ++j)
       FLA_UNROLL
-      for (int i = 0; !kAdd && i < 4; ++i) sum[i] = 0;
+      for (int i = 0; i < 4; ++i) sums[j][i] = 0;
+    FLA_UNROLL
+    for (int in = 0; in < kMapHalves; ++in) {
       FLA_UNROLL
-      for (int in = 0; in < kMapHalves; ++in) {
+      for (int j = 0; j < 4; ++j) {
         const auto w = load<T, 8>(own + 2 * j * kWeightStride + 32 * in);
         FLA_UNROLL
         for (int k = 0; k < 4; k += 2) {
           const uint32_t a[4] = {rows.of[0][in].words[k], rows.of[1][in].words[k], rows.of[0][in].words[k + 1],
                                  rows.of[1][in].words[k + 1]};
-          mma<T>(sum, a, w.words[k], w.words[k + 1]);
+          mma<T>(sums[4 * q + j], a, w.words[k], w.words[k + 1]);
         }
       }
     }
