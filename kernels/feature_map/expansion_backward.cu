@@ -25,7 +25,7 @@ FLA_DEVICE void gather(const ExpandBackwardArgs& a, const float* words, const T*
   if (c.triangle) {
     FLA_NO_UNROLL
     for (int j = 0; j < width; ++j) {
-      const float v = words[word_at(j)], w = words[word_at(partner + j)];
+      const float v = words[j], w = words[partner + j];
       const int pairs_of_j = c.pairs_of(j);
       FLA_UNROLL
       for (int e = 0; e < kBlock; ++e) {
@@ -41,9 +41,9 @@ FLA_DEVICE void gather(const ExpandBackwardArgs& a, const float* words, const T*
   for (int e = 0; e < kBlock; ++e) {
     const int i = i0 + e;
     if (i >= width) break;
-    const float v = words[word_at(i)];
+    const float v = words[i];
     if (c.partner) {
-      const float w = words[word_at(width + i)];
+      const float w = words[width + i];
       float g = 0;
       if (c.with_diagonal) g = load_float(gradients + pairs[e] + i);
       else if (a.ddiagonal) g = load_float(a.ddiagonal, row * a.ddiagonal_stride + i);
@@ -75,7 +75,7 @@ FLA_DEVICE void finish_rows(const ExpandBackwardArgs& a, int64_t first_row, int 
       for (int i = lane; i < width; i += t.lanes) {
         const float h = t.gamma ? d[i] * load_float(t.gamma, i) : d[i];
         sums[0] += h;
-        sums[1] = fmaf(h, xhat[word_at(width + i)], sums[1]);
+        sums[1] = fmaf(h, xhat[width + i], sums[1]);
       }
       warp_sum(sums, t.lanes);
     }
@@ -84,7 +84,7 @@ FLA_DEVICE void finish_rows(const ExpandBackwardArgs& a, int64_t first_row, int 
     const float factor = t.normalize ? rstd[row] : 1.0f;
     for (int i = lane; i < width; i += t.lanes) {
       const float h = t.gamma ? d[i] * load_float(t.gamma, i) : d[i];
-      const float dx = t.normalize ? (h - mean - xhat[word_at(width + i)] * slope) * factor : h;
+      const float dx = t.normalize ? (h - mean - xhat[width + i] * slope) * factor : h;
       if (a.dx) store_float(a.dx, (first_row + row) * a.dx_stride + i, dx);
       if (a.dpartner) store_float(a.dpartner, (first_row + row) * a.dpartner_stride + i, d[width + i]);
     }
@@ -119,7 +119,7 @@ FLA_KERNEL void FLA_BOUNDS(kExpansionThreads, 3) expand_backward_kernel(FLA_PARA
       for (int i = thread; i < width; i += kExpansionThreads) {
         for (int row = 0; row < rows; ++row) {
           const float d = dv[row * dv_words + i];
-          sums[i] = fmaf(d, staged[row * t.row_words + word_at(width + i)], sums[i]);
+          sums[i] = fmaf(d, staged[row * t.row_words + width + i], sums[i]);
           sums[width + i] += d;
         }
       }

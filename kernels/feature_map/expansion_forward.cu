@@ -80,9 +80,9 @@ FLA_KERNEL void FLA_BOUNDS(kExpansionThreads, 4) expand_kernel(FLA_PARAMETERS Fo
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * tile.tile_rows;
   stage_rows<false>(tile, first_row, staged, nullptr);
 
-  const int thread = static_cast<int>(threadIdx.x), periods = tile.tile_rows / a.period;
+  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x), periods = tile.tile_rows / a.period;
   const int64_t rows_left = tile.rows - first_row;
-  for (int item = thread; item < a.slots * a.lanes; item += kExpansionThreads) {
+  for (int item = thread; item < a.slots * a.lanes; item += threads) {
     const int lane = item / a.slots, slot = item - lane * a.slots;
     int row = slot * V / a.columns;
     const int column = slot * V - row * a.columns;
@@ -92,8 +92,8 @@ FLA_KERNEL void FLA_BOUNDS(kExpansionThreads, 4) expand_kernel(FLA_PARAMETERS Fo
     FLA_UNROLL
     for (int e = 0; e < V; ++e) {
       pairs.operands(first[e], second[e]);
-      first[e] = row * tile.row_words + word_at(first[e]);
-      second[e] = row * tile.row_words + word_at(second[e]);
+      first[e] = row * tile.row_words + first[e];
+      second[e] = row * tile.row_words + second[e];
       if (++at == a.columns) {
         at = 0;
         ++row;
@@ -123,12 +123,12 @@ FLA_KERNEL void FLA_BOUNDS(kExpansionThreads, 4) expand_kernel(FLA_PARAMETERS Fo
   }
   if (!a.diagonal) return;
   const int width = tile.columns.width;
-  for (int i = thread; i < tile.tile_rows * width; i += kExpansionThreads) {
+  for (int i = thread; i < tile.tile_rows * width; i += threads) {
     const int row = i / width, column = i - row * width;
     if (row >= rows_left) break;
     const float* words = staged + row * tile.row_words;
     store_float(a.diagonal, (first_row + row) * a.diagonal_stride + column,
-                words[word_at(column)] * words[word_at(width + column)]);
+                words[column] * words[width + column]);
   }
 }
 
@@ -152,7 +152,7 @@ ExpansionTile expansion_tile(const ExpansionColumns& columns, const ExpansionRow
   t.normalize = row.normalize;
   t.prepares = !columns.partner;
   t.aligned = columns.width % 8 == 0 && all_rows_allow(8, x, partner);
-  t.row_words = word_at(2 * columns.width) + 1;
+  t.row_words = expansion_row_words(columns.width);
   t.lanes = 1;
   while (t.lanes < kWarp && t.lanes < columns.width) t.lanes *= 2;
   return t;
@@ -189,8 +189,9 @@ Status run(const Expansion& e, Stream stream) {
   const int64_t periods = kShared / (period * row_bytes);
   a.tile.tile_rows = static_cast<int32_t>(period * (periods < 1 ? 1 : periods * period > 128 ? 128 / period : periods));
   a.lanes = a.slots < 1 || a.slots > kExpansionThreads ? 1 : kExpansionThreads / a.slots;
+  const int64_t items = divide_up(a.slots * a.lanes, kWarp) * kWarp;
   const Launch shape{.grid = divide_up(a.tile.rows, a.tile.tile_rows),
-                     .block = kExpansionThreads,
+                     .block = items > 0 && items < kExpansionThreads ? static_cast<int>(items) : kExpansionThreads,
                      .shared_bytes = static_cast<size_t>(a.tile.tile_rows * row_bytes),
                      .stream = stream,
                      .dependent = true};
