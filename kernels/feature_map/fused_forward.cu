@@ -8,7 +8,7 @@
 namespace fla::detail {
 namespace {
 
-constexpr int kThreads = kMapWarps * kWarp, kBlocksPerMultiprocessor = 4;
+constexpr int kThreads = kMapWarps * kWarp, kBlocksPerMultiprocessor = 4, kWarpRows = 16;
 
 template <class T, RowMap kMap>
 FLA_KERNEL void FLA_BOUNDS(kThreads, kBlocksPerMultiprocessor) fused_map_kernel(FLA_PARAMETERS FusedMapArgs a) {
@@ -20,7 +20,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, kBlocksPerMultiprocessor) fused_map_kernel(
   const int64_t step = static_cast<int64_t>(gridDim.x) * kMapWarps * kWarpRows;
   int64_t first = (static_cast<int64_t>(blockIdx.x) * kMapWarps + warp) * kWarpRows;
   const T* from = static_cast<const T*>(a.x);
-  RowFragment<T> next;
+  RowFragment<T, 1> next;
   next.load_rows(from, first, a.rows, a.x_stride);
   FLA_UNROLL
   for (int l = 0; l < kLayers; ++l) {
@@ -29,39 +29,30 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, kBlocksPerMultiprocessor) fused_map_kernel(
   }
   block_barrier();
   for (; first < a.rows; first += step) {
-    const RowFragment<T> x = next;
+    const RowFragment<T, 1> x = next;
     next.load_rows(from, first + step, a.rows, a.x_stride);
-    RowSums h, second;  // second: the other layer, or the other half of a softmax
+    RowSums<1> h, second;  // second: the other layer, or the other half of a softmax
     T* to = static_cast<T*>(a.out.data);
     if constexpr (kMap == RowMap::softmax) {
       FLA_UNROLL
       for (int q = 0; q < kMapHalves; ++q) h.layer(q, x, weights, bias);
-      float factor[2];
-      signed_softmax(h, second, factor);
+      signed_softmax(h, second);
+      h.template packed<T>().store_rows(to, first, a.rows, a.out_stride);
+      second.template packed<T>().store_rows(to + kMapWidth, first, a.rows, a.out_stride);
+    } else {
+      RowFragment<T, 1> y;
       FLA_UNROLL
-      for (int j = 0; j < 4 * kMapHalves; ++j) {
+      for (int q = 0; q < kMapHalves; ++q) {
+        h.layer(q, x, weights, bias);
+        if constexpr (kMap == RowMap::product) second.layer(q, x, weights + kMapWidth * kWeightStride, bias + kMapWidth);
         FLA_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          h.sums[j][i] *= factor[i / 2];
-          second.sums[j][i] *= factor[i / 2];
+        for (int i = 0; i < 16; ++i) {
+          float& v = h.at(i / 8, q, i % 8);
+          v = kMap == RowMap::product ? v * second.at(i / 8, q, i % 8) : math::max_with_nan(v, 0.0f);
         }
+        h.pack_into(q, y);
+        y.store_half(q, to, first, a.rows, a.out_stride);
       }
-      FLA_UNROLL
-      for (int q = 0; q < kMapHalves; ++q) second.store_rows(q, to + kMapWidth, first, a.rows, a.out_stride);
-    }
-    FLA_UNROLL
-    for (int q = 0; q < kMapHalves; ++q) {
-      if constexpr (kMap != RowMap::softmax) h.layer(q, x, weights, bias);
-      if constexpr (kMap == RowMap::product) second.layer(q, x, weights + kMapWidth * kWeightStride, bias + kMapWidth);
-      FLA_UNROLL
-      for (int j = 4 * q; j < 4 * q + 4; ++j) {
-        FLA_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          if constexpr (kMap == RowMap::product) h.sums[j][i] *= second.sums[j][i];
-          if constexpr (kMap == RowMap::relu) h.sums[j][i] = math::max_with_nan(h.sums[j][i], 0.0f);
-        }
-      }
-      h.store_rows(q, to, first, a.rows, a.out_stride);
     }
   }
 }

@@ -1,6 +1,6 @@
-// Products of 16 rows a warp with weights in shared memory, without moving a fragment between lanes. Which of its own rows'
+// Products of 16 or 32 rows a warp with weights in shared memory, without moving a fragment between lanes. Which of its own rows'
 // columns a lane calls which k, and which column of the result which n, is free as long as both operands agree; here lane
-// 4 g + t owns columns 32 q + 8 t .. + 7 of rows g and g + 8, of what it loads, of what it makes and of what it stores. So a
+// 4 g + t owns columns 32 q + 8 t .. + 7 of rows g, g + 8, .., of what it loads, of what it makes and of what it stores. So a
 // result is the next product's operand, and memory is read and written in 16-byte vectors.
 #pragma once
 
@@ -14,7 +14,7 @@ namespace fla::detail {
 
 inline constexpr int kMapWidth = 64;         // D and E
 inline constexpr int kMapHalves = kMapWidth / 32;
-inline constexpr int kWarpRows = 16, kMapWarps = 4;
+inline constexpr int kMapWarps = 4;
 inline constexpr int kWeightStride = 96;     // rows of a weight 48 words apart: neighbours fill all banks
 inline constexpr int kTileStride = 72;       // 36 words: eight rows of 16 bytes in different banks
 
@@ -23,91 +23,96 @@ inline constexpr int kMapLayers = kMap == RowMap::product ? 2 : 1;
 template <RowMap kMap>
 inline constexpr int kMapParts = kMap == RowMap::softmax ? 2 : 1;  // of 64 columns of y
 
-// A lane's share of 16 rows: [row g or g + 8][columns 32 q + 8 t ..].
-template <class T>
+// A lane's share of kTiles times 16 rows: [row g + 8 n][columns 32 q + 8 t ..].
+template <class T, int kTiles>
 struct RowFragment {
-  Vector<T, 8> of[2][kMapHalves];
+  Vector<T, 8> of[2 * kTiles][kMapHalves];
 
   // Rows at or beyond `rows` are zeros.
   FLA_DEVICE void load_rows(const T* from, int64_t first, int64_t rows, int64_t stride) {
     const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
     FLA_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const int64_t row = first + g + 8 * half;
+    for (int n = 0; n < 2 * kTiles; ++n) {
+      const int64_t row = first + g + 8 * n;
       FLA_UNROLL
       for (int q = 0; q < kMapHalves; ++q)
-        of[half][q] = row < rows ? load<T, 8>(from + row * stride + 32 * q + 8 * t) : zero_vector<T, 8>();
+        of[n][q] = row < rows ? load<T, 8>(from + row * stride + 32 * q + 8 * t) : zero_vector<T, 8>();
+    }
+  }
+  FLA_DEVICE void store_half(int q, T* to, int64_t first, int64_t rows, int64_t stride) const {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
+    FLA_UNROLL
+    for (int n = 0; n < 2 * kTiles; ++n) {
+      const int64_t row = first + g + 8 * n;
+      if (row < rows) store(to + row * stride + 32 * q + 8 * t, of[n][q]);
     }
   }
   FLA_DEVICE void store_rows(T* to, int64_t first, int64_t rows, int64_t stride) const {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
     FLA_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const int64_t row = first + g + 8 * half;
-      if (row >= rows) continue;
-      FLA_UNROLL
-      for (int q = 0; q < kMapHalves; ++q) store(to + row * stride + 32 * q + 8 * t, of[half][q]);
-    }
+    for (int q = 0; q < kMapHalves; ++q) store_half(q, to, first, rows, stride);
   }
 };
 
-// A product in fp32: element e of [half][q] is sums[4 q + e / 2][2 half + e % 2].
+// A product of these rows in fp32, laid out as the fragments of its columns are.
+template <int kTiles>
 struct RowSums {
-  float sums[4 * kMapHalves][4];
+  float sums[4 * kMapHalves][kTiles][4];
 
-  FLA_DEVICE float& at(int half, int q, int e) { return sums[4 * q + e / 2][2 * half + e % 2]; }
+  FLA_DEVICE float& at(int n, int q, int e) { return sums[4 * q + e / 2][n / 2][2 * (n % 2) + e % 2]; }
 
-  // Columns 32 q .. + 31 and their kin of rows weight^T, the weight [64][kWeightStride] in shared memory; kAdd: added.
+  // Columns 32 q .. + 31 of rows weight^T, the weight [64][kWeightStride] in shared memory; kAdd: added.
   template <bool kAdd, class T>
-  FLA_DEVICE void product(int q, const RowFragment<T>& rows, const T* weight) {
+  FLA_DEVICE void product(int q, const RowFragment<T, kTiles>& rows, const T* weight) {
     const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
     const T* own = weight + (32 * q + 8 * (g >> 1) + (g & 1)) * kWeightStride + 8 * t;
     FLA_UNROLL
-    for (int j = 4 * q; !kAdd && j < 4 * q + 4; ++j)
+    for (int j = 0; j < 4; ++j) {
+      float(&sum)[kTiles][4] = sums[4 * q + j];
       FLA_UNROLL
-      for (int i = 0; i < 4; ++i) sums[j][i] = 0;
-    FLA_UNROLL
-    for (int in = 0; in < kMapHalves; ++in) {
+      for (int i = 0; !kAdd && i < 4 * kTiles; ++i) sum[i / 4][i % 4] = 0;
       FLA_UNROLL
-      for (int j = 0; j < 4; ++j) {
+      for (int in = 0; in < kMapHalves; ++in) {
         const auto w = load<T, 8>(own + 2 * j * kWeightStride + 32 * in);
         FLA_UNROLL
         for (int k = 0; k < 4; k += 2) {
-          const uint32_t a[4] = {rows.of[0][in].words[k], rows.of[1][in].words[k], rows.of[0][in].words[k + 1],
-                                 rows.of[1][in].words[k + 1]};
-          mma<T>(sums[4 * q + j], a, w.words[k], w.words[k + 1]);
+          FLA_UNROLL
+          for (int tile = 0; tile < kTiles; ++tile) {
+            const auto &low = rows.of[2 * tile][in], &high = rows.of[2 * tile + 1][in];
+            const uint32_t a[4] = {low.words[k], high.words[k], low.words[k + 1], high.words[k + 1]};
+            mma<T>(sum[tile], a, w.words[k], w.words[k + 1]);
+          }
         }
       }
     }
   }
   // rows weight^T + bias: a layer.
   template <class T>
-  FLA_DEVICE void layer(int q, const RowFragment<T>& rows, const T* weight, const float* bias) {
+  FLA_DEVICE void layer(int q, const RowFragment<T, kTiles>& rows, const T* weight, const float* bias) {
     product<false>(q, rows, weight);
-    const int t = static_cast<int>(threadIdx.x) % 4;
+    float b[8];
+    load_floats(bias + 32 * q + static_cast<int>(threadIdx.x) % 4 * 8, b);
     FLA_UNROLL
-    for (int e = 0; e < 8; ++e) {
-      const float b = bias[32 * q + 8 * t + e];
-      at(0, q, e) += b;
-      at(1, q, e) += b;
+    for (int n = 0; n < 2 * kTiles; ++n)
+      FLA_UNROLL
+      for (int e = 0; e < 8; ++e) at(n, q, e) += b[e];
+  }
+  template <class T>
+  FLA_DEVICE void pack_into(int q, RowFragment<T, kTiles>& rows) const {
+    FLA_UNROLL
+    for (int n = 0; n < 2 * kTiles; ++n) {
+      FLA_UNROLL
+      for (int k = 0; k < 4; ++k) {
+        const float* pair = &sums[4 * q + k][n / 2][2 * (n % 2)];
+        rows.of[n][q].words[k] = pack_pair<T>(pair[0], pair[1]);
+      }
     }
   }
   template <class T>
-  FLA_DEVICE Vector<T, 8> packed(int half, int q) const {
-    Vector<T, 8> v;
+  FLA_DEVICE RowFragment<T, kTiles> packed() const {
+    RowFragment<T, kTiles> rows;
     FLA_UNROLL
-    for (int k = 0; k < 4; ++k) v.words[k] = pack_pair<T>(sums[4 * q + k][2 * half], sums[4 * q + k][2 * half + 1]);
-    return v;
-  }
-  // Columns 32 q .. of the rows.
-  template <class T>
-  FLA_DEVICE void store_rows(int q, T* to, int64_t first, int64_t rows, int64_t stride) const {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
-    FLA_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const int64_t row = first + g + 8 * half;
-      if (row < rows) store(to + row * stride + 32 * q + 8 * t, packed<T>(half, q));
-    }
+    for (int q = 0; q < kMapHalves; ++q) pack_into(q, rows);
+    return rows;
   }
 };
 
@@ -121,16 +126,17 @@ FLA_DEVICE float quad_sum(float v) {
   return v + shuffle_xor(v, 2);
 }
 
-// Replaces h by e^2h and fills `down` with e^-2h, both over the row's largest; factor[half] makes them probabilities.
-FLA_DEVICE void signed_softmax(RowSums& up, RowSums& down, float (&factor)[2]) {
+// Replaces h by e^2h and fills `down` with e^-2h, both over the row's sum: probabilities.
+template <int kTiles>
+FLA_DEVICE void signed_softmax(RowSums<kTiles>& up, RowSums<kTiles>& down) {
   FLA_UNROLL
-  for (int half = 0; half < 2; ++half) {
+  for (int n = 0; n < 2 * kTiles; ++n) {
     float top = 0, sum = 0;
     FLA_UNROLL
     for (int q = 0; q < kMapHalves; ++q) {
       FLA_UNROLL
       for (int e = 0; e < 8; ++e) {
-        float& l = up.at(half, q, e);
+        float& l = up.at(n, q, e);
         l *= 2.0f * math::kLog2E;
         top = math::max_with_nan(top, fabsf(l));
       }
@@ -140,13 +146,21 @@ FLA_DEVICE void signed_softmax(RowSums& up, RowSums& down, float (&factor)[2]) {
     for (int q = 0; q < kMapHalves; ++q) {
       FLA_UNROLL
       for (int e = 0; e < 8; ++e) {
-        const float l = up.at(half, q, e);
-        up.at(half, q, e) = math::exp2(l - top);
-        down.at(half, q, e) = math::exp2(-l - top);
-        sum += up.at(half, q, e) + down.at(half, q, e);
+        const float l = up.at(n, q, e);
+        up.at(n, q, e) = math::exp2(l - top);
+        down.at(n, q, e) = math::exp2(-l - top);
+        sum += up.at(n, q, e) + down.at(n, q, e);
       }
     }
-    factor[half] = math::reciprocal(quad_sum(sum));
+    const float factor = math::reciprocal(quad_sum(sum));
+    FLA_UNROLL
+    for (int q = 0; q < kMapHalves; ++q) {
+      FLA_UNROLL
+      for (int e = 0; e < 8; ++e) {
+        up.at(n, q, e) *= factor;
+        down.at(n, q, e) *= factor;
+      }
+    }
   }
 }
 
