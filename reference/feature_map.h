@@ -24,27 +24,40 @@ inline int64_t strict_tri(int64_t n, int64_t i, int64_t j) { return i * (n - 1) 
 template <class S, class F>
 S row_sum(int64_t n, F&& term) { return sum<S>(n, term, kOneLane); }
 
-// The rows that rebased squares, and what their backward needs.
+// An affine row, normalised or not, and what its backward needs.
 template <class S>
 struct AffineRow {
   std::vector<S> xhat, v;
   S rstd = S(1.0);
+  bool normalize;
 
   template <class A>
-  AffineRow(const A& a, int64_t m) {
+  AffineRow(const A& a, bool normalized, int64_t m) : normalize(normalized) {
     const View<S> x(a.x), gamma(a.gamma), beta(a.beta);
     const int64_t D = x.size(1);
-    const S mean = a.normalize ? row_sum<S>(D, [&](int64_t i) { return x(m, i); }) / constant<S>(D) : S(0.0);
-    const auto deviation = [&](int64_t i) { return a.normalize ? x(m, i) - mean : x(m, i); };
-    if (a.normalize) {
+    const S mean = normalize ? row_sum<S>(D, [&](int64_t i) { return x(m, i); }) / constant<S>(D) : S(0.0);
+    const auto deviation = [&](int64_t i) { return normalize ? x(m, i) - mean : x(m, i); };
+    if (normalize) {
       const S squares = row_sum<S>(D, [&](int64_t i) { return deviation(i) * deviation(i); });
       rstd = rsqrt_(squares / constant<S>(D) + constant<S>(a.eps));
     }
     for (int64_t i = 0; i < D; ++i) {
-      xhat.push_back(a.normalize ? deviation(i) * rstd : deviation(i));
+      xhat.push_back(normalize ? deviation(i) * rstd : deviation(i));
       const S weighted = gamma ? xhat.back() * gamma(i) : xhat.back();
       v.push_back(beta ? weighted + beta(i) : weighted);
     }
+  }
+
+  // dx of row m from dv.
+  template <class Gradient>
+  void backward(const View<S>& gamma, Gradient dv, const View<S>& dx, int64_t m) const {
+    const auto D = static_cast<int64_t>(v.size());
+    const auto h = [&](int64_t i) { return gamma ? dv(i) * gamma(i) : dv(i); };
+    const auto mean = [&](auto&& term) { return row_sum<S>(D, term) / constant<S>(D); };
+    const auto x_hat = [&](int64_t i) { return xhat[static_cast<size_t>(i)]; };
+    const S of_h = normalize ? mean(h) : S(0.0);
+    const S of_slope = normalize ? mean([&](int64_t i) { return h(i) * x_hat(i); }) : S(0.0);
+    for (int64_t i = 0; i < D; ++i) dx(m, i) = normalize ? (h(i) - of_h - x_hat(i) * of_slope) * rstd : h(i);
   }
 };
 
@@ -138,7 +151,7 @@ void evaluate(const RebasedMapForward& a) {
   const S scale = rounded_constant<S>(std::pow(2.0 / static_cast<double>(D), 0.25));
   const S root_half = rounded_constant<S>(std::numbers::sqrt2 / 2);
   for (int64_t m = 0; m < x.size(0); ++m) {
-    const AffineRow<S> row(a, m);
+    const AffineRow<S> row(a, a.normalize, m);
     const auto t = [&](int64_t i) { return row.v[static_cast<size_t>(i)] * scale; };
     for (int64_t i = 0; i < D; ++i) {
       y(m, i) = a.flatten ? t(i) * (t(i) * root_half) : row.v[static_cast<size_t>(i)];
@@ -157,7 +170,7 @@ void evaluate(const RebasedMapBackward& a) {
   const auto at = [&](int64_t m, int64_t i) { return static_cast<size_t>(m * D + i); };
   std::vector<S> dv(static_cast<size_t>(M * D)), xhat(dv.size());
   for (int64_t m = 0; m < M; ++m) {
-    const AffineRow<S> row(a, m);
+    const AffineRow<S> row(a, a.normalize, m);
     const auto t = [&](int64_t i) { return row.v[static_cast<size_t>(i)] * scale; };
     for (int64_t i = 0; i < D; ++i) {
       xhat[at(m, i)] = row.xhat[static_cast<size_t>(i)];
@@ -170,13 +183,7 @@ void evaluate(const RebasedMapBackward& a) {
         return dy(m, D + (i < j ? strict_tri(D, i, j) : strict_tri(D, j, i))) * t(j);
       });
     }
-    if (!dx) continue;
-    const auto h = [&](int64_t i) { return gamma ? dv[at(m, i)] * gamma(i) : dv[at(m, i)]; };
-    const auto mean = [&](auto&& term) { return row_sum<S>(D, term) / constant<S>(D); };
-    const S of_h = a.normalize ? mean(h) : S(0.0);
-    const S of_slope = a.normalize ? mean([&](int64_t i) { return h(i) * xhat[at(m, i)]; }) : S(0.0);
-    for (int64_t i = 0; i < D; ++i)
-      dx(m, i) = a.normalize ? (h(i) - of_h - xhat[at(m, i)] * of_slope) * row.rstd : h(i);
+    if (dx) row.backward(gamma, [&](int64_t i) { return dv[at(m, i)]; }, dx, m);
   }
   for (int64_t i = 0; i < D; ++i) {
     if (dgamma) dgamma(i) = sum<S>(M, [&](int64_t m) { return dv[at(m, i)] * xhat[at(m, i)]; });

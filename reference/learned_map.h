@@ -5,7 +5,6 @@
 #include "fla/learned_map.h"
 #include "reference/feature_map.h"
 #include "reference/matrix.h"
-#include "reference/norm.h"
 #include "reference/short_forms.h"
 
 namespace fla::reference {
@@ -142,11 +141,12 @@ inline Tensor later_layer(const Tensor& t, int64_t l, int64_t bytes) {
   return one;
 }
 
-// Every layer's input, and [a z, b z]; the norm's statistics.
+// Every layer's input, and [a z, b z]; the normalised rows.
 template <class S, class A>
 struct Sketch {
+  std::vector<feature_map::AffineRow<S>> rows;
   std::vector<Matrix<S>> z, of_a, of_b;
-  Matrix<S> top, mean, rstd;
+  Matrix<S> top;
   S scale;
 
   Tensor a_of(const A& s, size_t l) const { return l == 0 ? s.a : later(s.later_a, l); }
@@ -157,10 +157,10 @@ struct Sketch {
     const int64_t M = s.x.size[0], D = s.x.size[1];
     scale = feature_map::rounded_constant<S>(1 / std::sqrt(static_cast<double>(D)));
     Matrix<S> next(M, D);
-    mean = rstd = Matrix<S>(M, 1);
-    const auto statistic = [&](Matrix<S>& m) { return dense(m.data(), DType::f32, {M}); };
-    evaluate<S>(LayerNormForward{.x = s.x, .residual = {}, .weight = s.gamma, .bias = s.beta, .y = tensor_of(next, s.x.dtype),
-                                 .residual_out = {}, .mean = statistic(mean), .rstd = statistic(rstd), .eps = s.eps});
+    for (int64_t m = 0; m < M; ++m) {
+      rows.emplace_back(s, true, m);
+      for (int64_t i = 0; i < D; ++i) next(m, i) = rows.back().v[static_cast<size_t>(i)];
+    }
     const auto layers = static_cast<size_t>(detail::sketch_layers(s.degree));
     for (size_t l = 0; l < layers; ++l) {
       z.push_back(stored(s.x.dtype, std::move(next)));
@@ -215,11 +215,14 @@ void evaluate(const PolysketchMapBackward& s) {
     dz.resize(M, weights[0].size[1]);
     input_gradient(dh, weights, 2, tensor_of(dz, DType::f32));
   }
-  const auto statistic = [&](Matrix<S>& m) { return dense(m.data(), DType::f32, {M}); };
-  evaluate<S>(LayerNormBackward{.x = s.x, .residual_out = {}, .weight = s.gamma, .bias = s.beta,
-                                .mean = statistic(sketch.mean), .rstd = statistic(sketch.rstd), .dy = tensor_of(dz, DType::f32),
-                                .dresidual_out = {}, .dx = s.dx, .dresidual = {}, .dweight = s.dgamma, .dbias = s.dbeta,
-                                .y = {}});
+  const View<S> gamma(s.gamma), dx(s.dx), dgamma(s.dgamma), dbeta(s.dbeta);
+  for (int64_t m = 0; dx && m < M; ++m)
+    sketch.rows[static_cast<size_t>(m)].backward(gamma, [&](int64_t i) { return dz(m, i); }, dx, m);
+  for (int64_t i = 0; i < dz.cols(); ++i) {
+    const auto xhat = [&](int64_t m) { return sketch.rows[static_cast<size_t>(m)].xhat[static_cast<size_t>(i)]; };
+    if (dgamma) dgamma(i) = sum<S>(M, [&](int64_t m) { return dz(m, i) * xhat(m); });
+    if (dbeta) dbeta(i) = sum<S>(M, [&](int64_t m) { return dz(m, i); });
+  }
 }
 
 }  // namespace fla::reference

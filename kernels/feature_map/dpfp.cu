@@ -10,6 +10,7 @@
 #include "common/math.cuh"
 #include "common/ptx.cuh"
 #include "common/workspace.h"
+#include "feature_map/expansion.h"
 #include "fla/feature_map.h"
 #include "fla/validate.h"
 
@@ -177,13 +178,12 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4) dpfp_backward_kernel(FLA_PARAMETERS Dpfp
 
 template <class A>
 DpfpArgs arguments(const A& a, const Tensor& dy, const Tensor& out) {
-  const auto stride = [](const Tensor& t) { return t && t.size[0] > 1 ? t.stride[0] : 0; };
   return {.x = any_float(a.x),
           .dy = any_float(dy),
           .out = any_float(out),
-          .x_stride = stride(a.x),
-          .dy_stride = stride(dy),
-          .out_stride = stride(out),
+          .x_stride = row_stride(a.x),
+          .dy_stride = row_stride(dy),
+          .out_stride = row_stride(out),
           .width = static_cast<int32_t>(a.x.size[1]),
           .nu = static_cast<int32_t>(a.nu),
           .paper = a.variant == DpfpVariant::paper};

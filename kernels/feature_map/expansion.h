@@ -56,6 +56,9 @@ struct ExpansionBackward {
   Tensor dgamma = {}, dbeta = {};
 };
 
+// The row stride of an operand of a launch; a single row, and an absent operand, have none.
+inline int64_t row_stride(const Tensor& t) { return t && t.size[0] > 1 ? t.stride[0] : 0; }
+
 // Whether a row of D elements fits; arguments are valid otherwise.
 Status check_expansion(const char* name, int64_t width);
 Status run(const Expansion&, Stream);

@@ -167,8 +167,6 @@ struct Plan {
   }
 };
 
-int64_t row_stride(const Tensor& t) { return t && t.size[0] > 1 ? t.stride[0] : 0; }
-
 }  // namespace
 
 size_t workspace_bytes(const ExpansionBackward& e) {

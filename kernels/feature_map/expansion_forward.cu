@@ -132,8 +132,6 @@ FLA_KERNEL void FLA_BOUNDS(kExpansionThreads, 4) expand_kernel(FLA_PARAMETERS Fo
   }
 }
 
-int64_t row_stride(const Tensor& t) { return t.size[0] > 1 ? t.stride[0] : 0; }
-
 }  // namespace
 
 ExpansionTile expansion_tile(const ExpansionColumns& columns, const ExpansionRow& row, const Tensor& x,
@@ -144,7 +142,7 @@ ExpansionTile expansion_tile(const ExpansionColumns& columns, const ExpansionRow
   t.gamma = any_float(row.gamma);
   t.beta = any_float(row.beta);
   t.x_stride = row_stride(x);
-  t.partner_stride = partner ? row_stride(partner) : 0;
+  t.partner_stride = row_stride(partner);
   t.rows = x.size[0];
   t.columns = columns;
   t.eps = row.eps;

@@ -7,6 +7,7 @@
 #include "common/ptx.cuh"
 #include "common/row_reduce.cuh"
 #include "common/vector.cuh"
+#include "feature_map/expansion.h"
 
 namespace fla::detail {
 namespace {
@@ -127,8 +128,6 @@ RowMapArgs arguments(const RowMapCall& c) {
 Launch shape_of(const RowMapArgs& a, Stream stream) {
   return {.grid = divide_up(a.rows, kRowsPerBlock), .block = kThreads, .stream = stream, .dependent = true};
 }
-
-int64_t row_stride(const Tensor& t) { return t && t.size[0] > 1 ? t.stride[0] : 0; }
 
 }  // namespace
 

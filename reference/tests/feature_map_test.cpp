@@ -1,11 +1,11 @@
-// Feature maps: identities of their inner products, hand-computed values, proofs of their gradients.
+// Feature maps: identities of their inner products and hand-computed values. Their gradients are proved by the harness
+// (--backend reference) in every case of the suites.
 #include "reference/feature_map.h"
 
 #include <gtest/gtest.h>
 
 #include "reference/learned_map.h"
-#include "reference/tests/enclosure.h"
-#include "reference/tests/gradient_proof.h"
+#include "reference/tests/call.h"
 
 namespace fla::reference {
 namespace {
@@ -116,65 +116,6 @@ TEST(LearnedMap, PolysketchDegreesTwoAndFourAreTheSame) {
   copy_inputs(two, four);
   evaluate<double>(b);
   EXPECT_EQ(two["y"], four["y"]);
-}
-
-TEST(FeatureMap, BackwardIsTheDerivative) {
-  for (const bool separate : {false, true}) {
-    Proof<OuterTriuForward, OuterTriuBackward> p;
-    p.forward.separate_diagonal = p.backward.separate_diagonal = separate;
-    p.extents = {{"M", 3}, {"N", 7}};
-    EXPECT_LE(p.worst(), kAgreement) << separate;
-  }
-  Proof<TaylorMapForward, TaylorMapBackward> taylor;
-  taylor.extents = {{"M", 3}, {"D", 7}};
-  EXPECT_LE(taylor.worst(), kAgreement);
-  for (const bool normalize : {false, true}) {
-    for (const bool flatten : {false, true}) {
-      Proof<RebasedMapForward, RebasedMapBackward> p;
-      p.forward.normalize = p.backward.normalize = normalize;
-      p.forward.flatten = p.backward.flatten = flatten;
-      p.extents = {{"M", 3}, {"D", 7}};
-      p.with = {"gamma", "beta"};
-      EXPECT_LE(p.worst(), kAgreement) << normalize << flatten;
-    }
-  }
-  for (const DpfpVariant variant : {DpfpVariant::fla, DpfpVariant::paper}) {
-    for (const int64_t nu : {1, 4, 19}) {
-      Proof<DpfpMapForward, DpfpMapBackward> p;
-      p.forward.nu = p.backward.nu = nu;
-      p.forward.variant = p.backward.variant = variant;
-      p.extents = {{"M", 3}, {"D", 5}};
-      EXPECT_LE(p.worst(), kAgreement) << nu;
-    }
-  }
-}
-
-// To the rounding of the gradients of h, which are stored in front of the products.
-TEST(LearnedMap, BackwardIsTheDerivative) {
-  constexpr double kStored = 0x1p-22;
-  for (int k = 0; k < static_cast<int>(std::size(kLearnedMapNames)); ++k) {
-    Proof<LearnedMapForward, LearnedMapBackward> p;
-    p.forward.kind = p.backward.kind = static_cast<LearnedMap>(k);
-    p.extents = {{"M", 5}, {"D", 6}, {"E", 4}};
-    p.with = {"bias", "bias2"};
-    EXPECT_LE(p.worst(), kStored) << kLearnedMapNames[k];
-  }
-  for (const int64_t degree : {2, 8, 32}) {
-    Proof<PolysketchMapForward, PolysketchMapBackward> p;
-    p.forward.degree = p.backward.degree = degree;
-    p.extents = {{"M", 5}, {"D", 6}, {"S", 4}};
-    p.with = {"gamma", "beta", "later_a", "later_b"};
-    EXPECT_LE(p.worst(), kStored) << degree;
-  }
-}
-
-TEST(FeatureMap, GoodKernelsStayInsideTheBound) {
-  const Extents shape{{"M", 40}, {"D", 16}};
-  const Names all{"gamma", "beta", "dx", "dgamma", "dbeta"};
-  EXPECT_LE(share_used<Single>(TaylorMapForward{}, shape, {}, normal_inputs(TaylorMapForward{}, shape, {})), 1);
-  EXPECT_LE(share_used<Single>(TaylorMapBackward{}, shape, all, normal_inputs(TaylorMapBackward{}, shape, all)), 1);
-  EXPECT_LE(share_used<Single>(RebasedMapForward{}, shape, all, normal_inputs(RebasedMapForward{}, shape, all)), 1);
-  EXPECT_LE(share_used<Single>(RebasedMapBackward{}, shape, all, normal_inputs(RebasedMapBackward{}, shape, all)), 1);
 }
 
 }  // namespace
