@@ -86,8 +86,7 @@ Fill fill_of(const Case& c) {
 }
 
 int64_t extent_of(const Problem& p, const Dim& d) {
-  if (d.symbol < 0) return d.plus;
-  return p.dims.at(p.signature.dims[static_cast<size_t>(d.symbol)].name) * d.times / d.over + d.plus;
+  return d.extent(d.symbol < 0 ? 0 : p.dims.at(p.signature.dims[static_cast<size_t>(d.symbol)].name));
 }
 
 bool is_upstream(const Problem& problem, const Field& field) {

@@ -47,6 +47,8 @@ const std::vector<Direction>& all_directions() {
     add_gemm(t);
     add_linear(t);
     add_mlp(t);
+    add_feature_map(t);
+    add_learned_map(t);
     return t;
   }();
   return table;
@@ -55,7 +57,9 @@ const std::vector<Direction>& all_directions() {
 const Direction* find_direction(const std::string& key) {
   // Names under which flash-linear-attention looks them up.
   static const std::pair<std::string, std::string> aliases[] = {
-      {"silu.", "swish."}, {"gelu.", "gelu_tanh."}, {"bias_gelu.", "bias_gelu_tanh."}};
+      {"silu.", "swish."}, {"gelu.", "gelu_tanh."}, {"bias_gelu.", "bias_gelu_tanh."},
+      {"fmap_relu.", "relu."}, {"fmap_sqrelu.", "sqrelu."}, {"fmap_gelu.", "gelu_tanh."}, {"fmap_swish.", "swish."},
+      {"fmap_sigmoid.", "sigmoid."}};
   for (const Direction& d : all_directions())
     if (d.key() == key) return &d;
   for (const auto& [name, ours] : aliases)

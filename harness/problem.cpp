@@ -148,7 +148,7 @@ class Shaper {
   }
 
   int64_t extent(const Dim& d) {
-    if (d.symbol < 0) return d.plus;
+    if (d.symbol < 0) return d.extent(0);
     const NamedDim& named = problem_.signature.dims[static_cast<size_t>(d.symbol)];
     const auto known = problem_.dims.find(named.name);
     int64_t value = 0;
@@ -164,7 +164,7 @@ class Shaper {
       refuse(case_, "dimension " + named.name + " is not given");
     }
     problem_.dims[named.name] = value;
-    return value * d.times / d.over + d.plus;
+    return d.extent(value);
   }
 
   void decide_dims() {

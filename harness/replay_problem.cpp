@@ -80,8 +80,8 @@ class Dimensions {
     const std::vector<Dim> dims = kept(field, t);
     for (size_t i = 0; i < dims.size(); ++i) {
       const Dim& d = dims[i];
-      const bool alone = d.times == 1 && d.over == 1 && d.plus == 0;
-      if (d.symbol < 0 || value(d.symbol) || alone == expressions) continue;
+      const bool alone = d.plain();
+      if (d.symbol < 0 || d.triangular || value(d.symbol) || alone == expressions) continue;
       const int64_t scaled = (t.size[i] - d.plus) * d.over;
       if (scaled < 0 || scaled % d.times != 0)
         throw UsageError(path_, field.name + ": size " + std::to_string(t.size[i]) +
@@ -95,11 +95,11 @@ class Dimensions {
   }
 
   int64_t extent(const Dim& d) {
-    if (d.symbol < 0) return d.plus;
+    if (d.symbol < 0) return d.extent(0);
     const NamedDim& named = signature_.dims[static_cast<size_t>(d.symbol)];
     if (!value(d.symbol) && named.has_fallback) value(d.symbol) = extent(named.fallback);
     if (!value(d.symbol)) throw UsageError(path_, "no tensor says how large dimension " + named.name + " is");
-    return *value(d.symbol) * d.times / d.over + d.plus;
+    return d.extent(*value(d.symbol));
   }
 
   std::map<std::string, int64_t> by_name() {

@@ -37,7 +37,7 @@ int sample_axis_of(const Problem& p, const Field& f) {
   int axis = 0;
   for (const Dim& d : f.dims) {
     if (omits && d.omittable) continue;
-    if (d.symbol >= 0 && d.times == 1 && d.over == 1 && d.plus == 0 &&
+    if (d.plain() &&
         p.signature.dims[static_cast<size_t>(d.symbol)].name == p.origin.direction->sample_dim)
       return axis;
     ++axis;

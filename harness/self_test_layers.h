@@ -53,6 +53,7 @@ void add_conv_faults(std::vector<SemanticFault>&);
 void add_rotary_faults(std::vector<SemanticFault>&);
 void add_token_shift_faults(std::vector<SemanticFault>&);
 void add_linear_faults(std::vector<SemanticFault>&);
+void add_feature_map_faults(std::vector<SemanticFault>&);
 
 // The answers of another call; only these outputs of it, or all.
 Fault of_other_call(std::function<void(Problem&)> change, std::vector<std::string> only = {});

@@ -39,8 +39,7 @@ int sample_axis(const Problem& p, int field) {
   int axis = 0;
   for (const Dim& d : f.dims) {
     if (omits && d.omittable) continue;
-    const bool named = d.symbol >= 0 && d.times == 1 && d.over == 1 && d.plus == 0 &&
-                       p.signature.dims[static_cast<size_t>(d.symbol)].name == p.origin.direction->sample_dim;
+    const bool named = d.plain() && p.signature.dims[static_cast<size_t>(d.symbol)].name == p.origin.direction->sample_dim;
     if (named) return axis;
     ++axis;
   }

@@ -17,5 +17,7 @@ void add_varlen(std::vector<Direction>&);
 void add_gemm(std::vector<Direction>&);
 void add_linear(std::vector<Direction>&);
 void add_mlp(std::vector<Direction>&);
+void add_feature_map(std::vector<Direction>&);
+void add_learned_map(std::vector<Direction>&);
 
 }  // namespace fla::harness

@@ -66,7 +66,7 @@ class Allocator {
     t.rank = shape.rank;
     int64_t n = 1;
     for (int i = shape.rank - 1; i >= 0; --i) {
-      t.size[i] = shape.dims[i].plus;
+      t.size[i] = shape.dims[i].extent(0);
       t.stride[i] = n;
       n *= t.size[i];
     }

@@ -25,21 +25,31 @@
 
 namespace fla {
 
-// An extent: symbol * times / over + plus, or the constant `plus` when symbol < 0.
+// An extent e: symbol * times / over + plus, or the constant `plus` when symbol < 0; triangular: e (e + 1) / 2, the pairs
+// of e things. A triangular extent binds nothing: a tensor that carries its symbol plainly is visited before.
 struct Dim {
   int32_t symbol = -1;
+  bool triangular = false;
   bool omittable = false;  // extent 1 where a tensor leaves this dimension out: [M, G, N] given as [M, N]
   int64_t times = 1, over = 1, plus = 0;
 
   constexpr Dim() = default;
   constexpr Dim(int64_t constant) : plus(constant) {}
   constexpr Dim(int constant) : plus(constant) {}
+
+  // The symbol itself.
+  constexpr bool plain() const { return symbol >= 0 && times == 1 && over == 1 && plus == 0 && !triangular; }
+  constexpr int64_t extent(int64_t value) const {
+    const int64_t e = symbol < 0 ? plus : value * times / over + plus;
+    return triangular ? static_cast<int64_t>(static_cast<uint64_t>(e) * (static_cast<uint64_t>(e) + 1) / 2) : e;
+  }
 };
 
 constexpr Dim operator+(Dim d, int64_t k) { d.plus += k; d.omittable = false; return d; }
 constexpr Dim operator-(Dim d, int64_t k) { return d + -k; }
 constexpr Dim operator*(int64_t k, Dim d) { d.times *= k; d.plus *= k; d.omittable = false; return d; }
 constexpr Dim operator/(Dim d, int64_t k) { d.over *= k; d.omittable = false; return d; }
+constexpr Dim triangle(Dim d) { d.triangular = true; d.omittable = false; return d; }
 
 struct Shape {
   Dim dims[kMaxRank];

@@ -89,15 +89,15 @@ class Validator {
 
 inline bool Validator::bind(const char* name, const Dim& dim, int64_t extent) {
   if (dim.symbol < 0) {
-    if (extent == dim.plus) return true;
+    if (extent == dim.extent(0)) return true;
     fail(StatusCode::shape_mismatch, "%s: size %lld, expected %lld", name, static_cast<long long>(extent),
-         static_cast<long long>(dim.plus));
+         static_cast<long long>(dim.extent(0)));
     return false;
   }
   int64_t& value = values_[dim.symbol];
   if (value < 0) {
     const int64_t scaled = (extent - dim.plus) * dim.over;
-    if (scaled < 0 || scaled % dim.times != 0) {
+    if (scaled < 0 || scaled % dim.times != 0 || dim.triangular) {
       fail(StatusCode::shape_mismatch, "%s: size %lld does not fit dimension %s", name,
            static_cast<long long>(extent), names_[dim.symbol]);
       return false;
@@ -105,7 +105,7 @@ inline bool Validator::bind(const char* name, const Dim& dim, int64_t extent) {
     value = scaled / dim.times;
     return true;
   }
-  const int64_t expected = value * dim.times / dim.over + dim.plus;
+  const int64_t expected = dim.extent(value);
   if (extent == expected) return true;
   fail(StatusCode::shape_mismatch, "%s: size %lld in dimension %s, expected %lld", name,
        static_cast<long long>(extent), names_[dim.symbol], static_cast<long long>(expected));
