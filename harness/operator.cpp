@@ -44,6 +44,7 @@ const std::vector<Direction>& all_directions() {
     add_gemm(t);
     add_linear(t);
     add_mlp(t);
+    add_linear_loss(t);
     return t;
   }();
   return table;

@@ -14,5 +14,6 @@ void add_conv(std::vector<Direction>&);
 void add_gemm(std::vector<Direction>&);
 void add_linear(std::vector<Direction>&);
 void add_mlp(std::vector<Direction>&);
+void add_linear_loss(std::vector<Direction>&);
 
 }  // namespace fla::harness

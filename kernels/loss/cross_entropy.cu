@@ -119,6 +119,14 @@ Status set_divisor(LogitArgs& args, const A& a, char* workspace, Stream stream) 
 
 }  // namespace
 
+LogitArgs detail::cross_entropy_args(const CrossEntropyOptions& options, const Tensor& logits, const Tensor& labels) {
+  CrossEntropyBackward a;
+  static_cast<CrossEntropyOptions&>(a) = options;
+  a.logits = logits;
+  a.labels = labels;
+  return logit_args(a);
+}
+
 Status check(const CrossEntropyForward& a) { return check_common(a); }
 Status check(const CrossEntropyBackward& a) { return check_common(a); }
 Status check(const CrossEntropyForwardBackward& a) { return check_common(a); }

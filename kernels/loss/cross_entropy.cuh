@@ -9,6 +9,9 @@ namespace fla::detail {
 
 inline constexpr int kLossThreads = 512;
 
+// The options of a loss and its rows; outputs and upstream are the caller's to set.
+LogitArgs cross_entropy_args(const CrossEntropyOptions& options, const Tensor& logits, const Tensor& labels);
+
 // Reads every row once; fills loss_rows, z_loss_rows, lse_out, invalid_labels.
 Status cross_entropy_statistics(const LogitArgs& a, DType dtype, Stream stream);
 // Writes dlogits from the saved lse.
@@ -20,10 +23,12 @@ Status cross_entropy_fused(const LogitArgs& a, DType dtype, Stream stream);
 // Counts the labels that are not ignored into *divisor.
 Status count_valid_labels(const LogitArgs& a, float* divisor, Stream stream);
 
-// loss = sum of rows, divided for `mean` by the normalizer or by the labels not ignored; likewise z_loss.
+// loss = weighted sum of rows, divided for `mean` by the normalizer or by the labels not ignored; likewise z_loss.
 struct LossReduction {
   const float* loss_rows = nullptr;
   const float* z_loss_rows = nullptr;
+  const float* weights = nullptr;  // of the rows; null: 1
+  int64_t weight_stride = 0;
   float* loss = nullptr;
   float* z_loss = nullptr;
   const float* normalizer = nullptr;

@@ -102,8 +102,9 @@ FLA_KERNEL void FLA_BOUNDS(kCountThreads, 1)
   float sums[2] = {};
   FLA_UNROLL_BY(4)
   for (int64_t row = threadIdx.x; row < a.rows; row += kCountThreads) {
-    sums[0] += load_float(r.loss_rows + row);
-    if (r.z_loss_rows) sums[1] += load_float(r.z_loss_rows + row);
+    const float weight = r.weights ? load_float(r.weights + row * r.weight_stride) : 1.0f;
+    sums[0] += weight * load_float(r.loss_rows + row);
+    if (r.z_loss_rows) sums[1] += weight * load_float(r.z_loss_rows + row);
   }
   block_sum<kCountThreads / kWarp>(sums, *slots);
   float divisor = 1.0f;
