@@ -51,6 +51,7 @@ void add_activation_faults(std::vector<SemanticFault>&);
 void add_loss_faults(std::vector<SemanticFault>&);
 void add_conv_faults(std::vector<SemanticFault>&);
 void add_linear_faults(std::vector<SemanticFault>&);
+void add_linear_loss_faults(std::vector<SemanticFault>&);
 
 // The answers of another call; only these outputs of it, or all.
 Fault of_other_call(std::function<void(Problem&)> change, std::vector<std::string> only = {});

@@ -20,6 +20,7 @@ std::vector<SemanticFault> semantic_faults() {
   add_loss_faults(all);
   add_conv_faults(all);
   add_linear_faults(all);
+  add_linear_loss_faults(all);
   return all;
 }
 
