@@ -3,6 +3,7 @@
 
 #include "common/dispatch.h"
 #include "common/launch.h"
+#include "common/workspace.h"
 #include "loss/logit_row.cuh"
 
 namespace fla::detail {
@@ -35,6 +36,26 @@ struct LossReduction {
   bool mean = false, empty_is_nan = false;
 };
 Status reduce_losses(const LossReduction& r, const LogitArgs& a, Stream stream);
+
+inline Status check_classes(int64_t columns) {
+  if (columns < 1) return error(StatusCode::unsupported_shape, "logits: V = 0 classes");
+  if (columns > 0x7fffffff - 65536) return error(StatusCode::unsupported_shape, "logits: 2^31 classes");
+  return {};
+}
+
+// Rows of logits [T, V] and, if there are any, their labels; everything else as by default.
+inline LogitArgs rows_of(const Tensor& logits, const Tensor& labels, int64_t ignore_index) {
+  LogitArgs args;
+  args.logits = logits.data;
+  args.logits_stride = logits.stride[0];
+  args.labels = any_index(labels);
+  args.label_stride = labels.stride[0];
+  args.rows = logits.size[0];
+  args.columns = static_cast<int32_t>(logits.size[1]);
+  args.ignore_index = ignore_index;
+  args.total_classes = logits.size[1];
+  return args;
+}
 
 // Whether a row of logits and its row of gradients meet 16-byte boundaries at the same columns.
 inline bool rows_in_step(const LogitArgs& a, DType dtype) {

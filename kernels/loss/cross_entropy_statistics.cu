@@ -82,6 +82,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 5) statistics_kernel(FLA_PARAMETERS LogitAr
 constexpr int kCountThreads = 1024;
 
 FLA_DEVICE float count_labels(const LogitArgs& a, BlockSlots<1>& slots) {
+  if (!a.labels) return static_cast<float>(a.rows);
   // Counts up to 2^24 are exact in fp32 per thread and in the tree.
   float mine = 0.0f;
   FLA_UNROLL_BY(8)

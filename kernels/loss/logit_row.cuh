@@ -30,6 +30,7 @@ struct LogitArgs {
   int64_t lse_stride = 0, dloss_stride = 0;
   const float* divisor = nullptr;     // of the upstream gradient; null: 1
   bool empty_divisor_is_zero = true;  // a divisor of 0 gives gradient 0
+  float upstream_scale = 1;           // of the upstream gradient, beside the divisor
   float* loss_rows = nullptr;
   float* z_loss_rows = nullptr;       // may be absent
   float* lse_out = nullptr;           // may be absent
@@ -46,7 +47,9 @@ struct Label {
   int32_t column;  // of this shard, where the label is local; else -1
 };
 
+// Without labels every row counts and none has a label of its own.
 FLA_DEVICE Label read_label(const LogitArgs& a, int64_t row) {
+  if (!a.labels) return {LabelState::foreign, -1};
   const int64_t id = load_index(a.labels, row * a.label_stride);
   if (id == a.ignore_index) return {LabelState::ignored, -1};
   if (id < 0 || id >= a.total_classes) return {LabelState::invalid, -1};
@@ -220,7 +223,7 @@ FLA_DEVICE float upstream_factor(const LogitArgs& a, int64_t row) {
     const float divisor = load_float(a.divisor);
     g = divisor == 0.0f ? (a.empty_divisor_is_zero ? 0.0f : NAN) : g * math::reciprocal(divisor);
   }
-  return g * a.scale;
+  return g * (a.upstream_scale * a.scale);
 }
 template <class T, bool kPlain>
 FLA_DEVICE RowGradient<T, kPlain> row_gradient(const LogitArgs& a, const Label& label, float lse, float factor) {
