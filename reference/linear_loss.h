@@ -8,14 +8,34 @@
 
 namespace fla::reference {
 
+// x weight^T + bias, as stored.
+template <class S>
+Matrix<S> linear_logits(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  Matrix<S> logits(x.size[0], weight.size[0]);
+  linear<S>(Factor<S>(x), Factor<S>(weight).transpose(), bias, tensor_of(logits, x.dtype), x.dtype);
+  return stored(x.dtype, std::move(logits));
+}
+
+// dx and dweight of either struct that has them, from stored dlogits.
+template <class S, class A>
+void logit_gradients(const A& a, const Matrix<S>& dlogits, const S& alpha) {
+  const auto write = [&](const Tensor& to, bool accumulate, const Factor<S>& left, const Tensor& right) {
+    if (!to) return;
+    const Matrix<S> sums = product_of<S>(left, Factor<S>(right), unit_of(a.x.dtype));
+    const View<S> out(to);
+    for (int64_t i = 0; i < sums.rows(); ++i)
+      for (int64_t j = 0; j < sums.cols(); ++j)
+        out(i, j) = accumulate ? out(i, j) + alpha * sums(i, j) : alpha * sums(i, j);
+  };
+  write(a.dx, false, dlogits, a.weight);
+  write(a.dweight, a.accumulate, transposed(dlogits), a.x);
+}
+
 template <class S>
 class LinearLoss {
  public:
   template <class A>
-  explicit LinearLoss(const A& a)
-      : x_(a.x), weight_(a.weight), unit_(unit_of(a.x.dtype)), logits_(rows(), classes()) {
-    linear<S>(Factor<S>(a.x), Factor<S>(a.weight).transpose(), a.bias, tensor_of(logits_, a.x.dtype), a.x.dtype);
-    logits_ = stored(a.x.dtype, std::move(logits_));
+  explicit LinearLoss(const A& a) : x_(a.x), logits_(linear_logits<S>(a.x, a.weight, a.bias)) {
     static_cast<CrossEntropyOptions&>(inner_) = a;
     inner_.logits = tensor_of(logits_, a.x.dtype);
     inner_.labels = a.labels;
@@ -64,8 +84,7 @@ class LinearLoss {
     if (!by_row && a.dloss) alpha = View<S>(a.dloss)(0);
     const bool empty = !a.normalizer && terms.not_ignored(rows()) == 0;
     if (inner_.reduction == Reduction::mean && !empty) alpha = alpha / loss_divisor(inner_, terms);
-    write(a.dx, false, alpha, [&] { return product_of<S>(dlogits, Factor<S>(weight_), unit_); });
-    write(a.dweight, a.accumulate, alpha, [&] { return product_of<S>(transposed(dlogits), Factor<S>(x_), unit_); });
+    logit_gradients(a, dlogits, alpha);
     if (!a.dbias) return;
     const View<S> dbias(a.dbias);
     for (int64_t v = 0; v < classes(); ++v) {
@@ -76,22 +95,11 @@ class LinearLoss {
 
  private:
   int64_t rows() const { return x_.size[0]; }
-  int64_t classes() const { return weight_.size[0]; }
+  int64_t classes() const { return logits_.cols(); }
   static Tensor column(std::vector<S>& rows) {
     return dense(rows.data(), DType::f32, {static_cast<int64_t>(rows.size())});
   }
-  template <class Product>
-  static void write(const Tensor& to, bool accumulate, const S& alpha, Product product) {
-    if (!to) return;
-    const Matrix<S> sums = product();
-    const View<S> out(to);
-    for (int64_t i = 0; i < sums.rows(); ++i)
-      for (int64_t j = 0; j < sums.cols(); ++j)
-        out(i, j) = accumulate ? out(i, j) + alpha * sums(i, j) : alpha * sums(i, j);
-  }
-
-  Tensor x_, weight_;
-  ProductUnit unit_;
+  Tensor x_;
   Matrix<S> logits_;
   CrossEntropyForward inner_;
 };

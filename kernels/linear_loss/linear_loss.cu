@@ -70,7 +70,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4) finish_bias_kernel(AnyFloat out, const f
 struct Parts {
   int64_t T, H, V;
   LinearLossPlan plan;
-  Tensor logits;                                // of a chunk
+  Tensor logits, target_logits;                 // of a chunk
   Tensor dweight, dx;                           // where they are summed: the caller's, or fp32 scratch
   float *bias_sums, *bias_partials;             // per chunk; per part of a chunk
   float *lse_parts, *loss_parts;                // lean: [n, T]
@@ -92,7 +92,12 @@ struct Parts {
     };
     const int64_t rows = lean ? T : std::min(chunk, T), columns = lean ? chunk : V;
     const int64_t stride = divide_up(columns, 64) * 64;
-    logits = matrix(parts.take(static_cast<size_t>(rows * stride * size_of(dtype))), dtype, rows, columns, stride);
+    const auto take_logits = [&](bool needed) {
+      if (!needed) return Tensor{};
+      return matrix(parts.take(static_cast<size_t>(rows * stride * size_of(dtype))), dtype, rows, columns, stride);
+    };
+    logits = take_logits(true);
+    target_logits = take_logits(static_cast<bool>(c.pass.target_x));
     const auto summed = [&](const Tensor& out, bool in_parts) {
       if (!out || out.dtype == DType::f32 || !in_parts) return out;
       return parts.take_matrix(true, DType::f32, out.size[0], out.size[1]);
@@ -107,7 +112,7 @@ struct Parts {
     const bool reduced = c.makes_loss() && c.options.reduction != Reduction::none;
     losses = take(reduced, T);
     z_losses = take(reduced && c.z_loss, T);
-    lse = take(c.makes_loss() && c.makes_gradients() && !c.lse, T);
+    lse = take(c.makes_loss() && c.makes_gradients() && !c.lse && !c.pass.run, T);
     divisor = take(true, 1);
     scale = take(true, 3);
     ProductWorkspace products;
@@ -200,7 +205,8 @@ class LinearLoss {
     const auto shift = [first](auto*& pointer, int64_t stride) {
       if (pointer) pointer += first * stride;
     };
-    a.labels.data = static_cast<const char*>(a.labels.data) + first * a.label_stride * size_of(a.labels.dtype);
+    if (a.labels)
+      a.labels.data = static_cast<const char*>(a.labels.data) + first * a.label_stride * size_of(a.labels.dtype);
     shift(a.dloss, a.dloss_stride);
     shift(a.lse, a.lse_stride);
     shift(a.loss_rows, a.loss_stride);
@@ -237,7 +243,15 @@ class LinearLoss {
   }
 
   // Statistics, gradient in place, or both, as the call asks.
-  Status pass(const LogitArgs& a) {
+  Status pass(const Tensor& logits, int64_t first) {
+    if (!c_.pass.run) return cross_entropy(rows_from(first, logits.size[0]));
+    const int64_t n = logits.size[0];
+    const Tensor target = c_.pass.target_x ? rows_of(p_.target_logits, 0, n) : Tensor{};
+    if (target)
+      if (Status s = project(rows_of(c_.pass.target_x, first, n), c_.pass.target_weight, {}, target); !s.ok()) return s;
+    return c_.pass.run(c_.pass.args, {logits, target, first, n, p_.losses ? p_.losses + first : nullptr}, stream_);
+  }
+  Status cross_entropy(const LogitArgs& a) {
     if (a.rows == 0) return {};
     if (!c_.makes_gradients()) return cross_entropy_statistics(a, dtype_, stream_);
     if (!c_.makes_loss()) return cross_entropy_gradient(a, dtype_, stream_);
@@ -251,7 +265,7 @@ class LinearLoss {
       const int64_t first = i * p_.plan.chunk, n = std::min(p_.plan.chunk, p_.T - first);
       const Tensor x = rows_of(c_.x, first, n), logits = rows_of(p_.logits, 0, n);
       if (Status s = project(x, c_.weight, c_.bias, logits); !s.ok()) return s;
-      if (Status s = pass(rows_from(first, n)); !s.ok()) return s;
+      if (Status s = pass(logits, first); !s.ok()) return s;
       const Tensor dx = c_.dx ? rows_of(c_.dx, first, n) : Tensor{};
       if (Status s = add_dx(logits, c_.weight, dx, false); !s.ok()) return s;
       if (Status s = add_dweight(logits, x, p_.dweight, i > 0); !s.ok()) return s;
