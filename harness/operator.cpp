@@ -49,6 +49,7 @@ const std::vector<Direction>& all_directions() {
     add_mlp(t);
     add_feature_map(t);
     add_learned_map(t);
+    add_linear_loss(t);
     return t;
   }();
   return table;

@@ -49,11 +49,13 @@ void add_norm_faults(std::vector<SemanticFault>&);
 void add_norm_family_faults(std::vector<SemanticFault>&);
 void add_activation_faults(std::vector<SemanticFault>&);
 void add_loss_faults(std::vector<SemanticFault>&);
+void add_distribution_loss_faults(std::vector<SemanticFault>&);
 void add_conv_faults(std::vector<SemanticFault>&);
 void add_rotary_faults(std::vector<SemanticFault>&);
 void add_token_shift_faults(std::vector<SemanticFault>&);
 void add_linear_faults(std::vector<SemanticFault>&);
 void add_feature_map_faults(std::vector<SemanticFault>&);
+void add_linear_loss_faults(std::vector<SemanticFault>&);
 
 // The answers of another call; only these outputs of it, or all.
 Fault of_other_call(std::function<void(Problem&)> change, std::vector<std::string> only = {});

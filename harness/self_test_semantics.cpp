@@ -18,11 +18,13 @@ std::vector<SemanticFault> semantic_faults() {
   add_norm_family_faults(all);
   add_activation_faults(all);
   add_loss_faults(all);
+  add_distribution_loss_faults(all);
   add_conv_faults(all);
   add_rotary_faults(all);
   add_token_shift_faults(all);
   add_linear_faults(all);
   add_feature_map_faults(all);
+  add_linear_loss_faults(all);
   return all;
 }
 

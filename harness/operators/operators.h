@@ -19,5 +19,6 @@ void add_linear(std::vector<Direction>&);
 void add_mlp(std::vector<Direction>&);
 void add_feature_map(std::vector<Direction>&);
 void add_learned_map(std::vector<Direction>&);
+void add_linear_loss(std::vector<Direction>&);
 
 }  // namespace fla::harness

@@ -26,6 +26,7 @@ struct Gemm {
   bool accumulate = false;  // c f32: into 16 bits some of the library's algorithms add the product rounded
   bool allow_tf32 = false;  // f32 operands may lose all but 10 bits of their significands on the way
   float alpha = 1.0f;
+  const float* device_alpha = nullptr;  // instead of alpha: {alpha, 0, 1} in device memory, read when the product runs
 
   int64_t m() const { return c.size[0]; }
   int64_t n() const { return c.size[1]; }

@@ -29,6 +29,7 @@ Status multiply(const Gemm& g, Workspace, Stream) {
   const std::vector<float> a = unpacked(g.a, g.transpose_a, m, k), b = unpacked(g.b, g.transpose_b, k, n);
   const AnyFloat out = any_float(g.c), bias = any_float(g.bias);
   const int64_t stride = m > 1 ? g.c.stride[0] : n;
+  const float alpha = g.device_alpha ? *g.device_alpha : g.alpha;
   float sums[kRowsAtOnce][kColumnsAtOnce];
   for (int64_t row = 0; row < m; row += kRowsAtOnce) {
     const int64_t rows = std::min(kRowsAtOnce, m - row);
@@ -45,7 +46,7 @@ Status multiply(const Gemm& g, Workspace, Stream) {
       for (int64_t r = 0; r < rows; ++r) {
         for (int64_t c = 0; c < columns; ++c) {
           const int64_t at = (row + r) * stride + column + c;
-          float value = g.alpha * sums[r][c];
+          float value = alpha * sums[r][c];
           if (g.accumulate) value += load_float(out, at);
           if (bias) value += load_float(bias, column + c);
           store_float(out, at, value);

@@ -58,7 +58,7 @@ struct Problem {
     device = device_;
     types = static_cast<int16_t>(static_cast<int>(g.a.dtype) * 8 + static_cast<int>(g.c.dtype));
     flags = static_cast<int16_t>(g.transpose_a | g.transpose_b << 1 | g.accumulate << 2 | g.allow_tf32 << 3 |
-                                 static_cast<bool>(g.bias) << 4);
+                                 static_cast<bool>(g.bias) << 4 | static_cast<bool>(g.device_alpha) << 5);
     align_a = alignment_of(g.a), align_b = alignment_of(g.b), align_c = alignment_of(g.c);
     align_bias = alignment_of(g.bias);
   }
@@ -99,6 +99,7 @@ struct Descriptors {
     if (Status s = cublas_status(cublasLtMatmulDescInit(&operation, compute, CUDA_R_32F), "describe"); !s.ok()) return s;
     set(CUBLASLT_MATMUL_DESC_TRANSA, g.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(CUBLASLT_MATMUL_DESC_TRANSB, g.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+    if (g.device_alpha) set(CUBLASLT_MATMUL_DESC_POINTER_MODE, int32_t{CUBLASLT_POINTER_MODE_DEVICE});
     if (g.bias) {
       set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
       set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias.data);
@@ -248,9 +249,11 @@ Status algorithm_of(cublasLtHandle_t handle, const Gemm& g, const Problem& p, De
 
 Status enqueue(cublasLtHandle_t handle, const Gemm& g, Descriptors& d, const cublasLtMatmulAlgo_t& algo,
                Workspace workspace, Stream stream) {
-  const float alpha = g.alpha, beta = g.accumulate ? 1.0f : 0.0f;
+  const float here[] = {g.alpha, 0.0f, 1.0f};
+  const float* factors = g.device_alpha ? g.device_alpha : here;
+  const float* beta = factors + (g.accumulate ? 2 : 1);
   return cublas_status(
-      cublasLtMatmul(handle, &d.operation, &alpha, g.b.data, &d.first, g.a.data, &d.second, &beta, g.c.data, &d.result,
+      cublasLtMatmul(handle, &d.operation, factors, g.b.data, &d.first, g.a.data, &d.second, beta, g.c.data, &d.result,
                      g.c.data, &d.result, &algo, workspace.data, workspace.bytes, stream),
       "launch");
 }

@@ -15,8 +15,7 @@ using namespace detail;
 template <class A>
 Status check_common(const A& a) {
   const int64_t columns = a.logits.size[1];
-  if (columns < 1) return error(StatusCode::unsupported_shape, "logits: V = 0 classes");
-  if (columns > 0x7fffffff - 65536) return error(StatusCode::unsupported_shape, "logits: 2^31 classes");
+  if (Status s = check_classes(columns); !s.ok()) return s;
   if (a.total_classes != 0 && a.class_start + columns > a.total_classes)
     return error(StatusCode::invalid_argument, "class_start: %lld + V exceeds total_classes %lld",
                  static_cast<long long>(a.class_start), static_cast<long long>(a.total_classes));
@@ -27,16 +26,9 @@ Status check_common(const A& a) {
 
 template <class A>
 LogitArgs logit_args(const A& a) {
-  LogitArgs args;
-  args.logits = a.logits.data;
-  args.logits_stride = a.logits.stride[0];
-  args.labels = any_index(a.labels);
-  args.label_stride = a.labels.stride[0];
-  args.rows = a.logits.size[0];
-  args.columns = static_cast<int32_t>(a.logits.size[1]);
-  args.ignore_index = a.ignore_index;
+  LogitArgs args = rows_of(a.logits, a.labels, a.ignore_index);
   args.class_start = a.class_start;
-  args.total_classes = a.total_classes != 0 ? a.total_classes : a.logits.size[1];
+  if (a.total_classes != 0) args.total_classes = a.total_classes;
   args.scale = a.logit_scale;
   if (std::isfinite(a.softcap)) {
     args.cap = a.softcap;
@@ -118,6 +110,14 @@ Status set_divisor(LogitArgs& args, const A& a, char* workspace, Stream stream) 
 }
 
 }  // namespace
+
+LogitArgs detail::cross_entropy_args(const CrossEntropyOptions& options, const Tensor& logits, const Tensor& labels) {
+  CrossEntropyBackward a;
+  static_cast<CrossEntropyOptions&>(a) = options;
+  a.logits = logits;
+  a.labels = labels;
+  return logit_args(a);
+}
 
 Status check(const CrossEntropyForward& a) { return check_common(a); }
 Status check(const CrossEntropyBackward& a) { return check_common(a); }

@@ -82,6 +82,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 5) statistics_kernel(FLA_PARAMETERS LogitAr
 constexpr int kCountThreads = 1024;
 
 FLA_DEVICE float count_labels(const LogitArgs& a, BlockSlots<1>& slots) {
+  if (!a.labels) return static_cast<float>(a.rows);
   // Counts up to 2^24 are exact in fp32 per thread and in the tree.
   float mine = 0.0f;
   FLA_UNROLL_BY(8)
@@ -102,8 +103,9 @@ FLA_KERNEL void FLA_BOUNDS(kCountThreads, 1)
   float sums[2] = {};
   FLA_UNROLL_BY(4)
   for (int64_t row = threadIdx.x; row < a.rows; row += kCountThreads) {
-    sums[0] += load_float(r.loss_rows + row);
-    if (r.z_loss_rows) sums[1] += load_float(r.z_loss_rows + row);
+    const float weight = r.weights ? load_float(r.weights + row * r.weight_stride) : 1.0f;
+    sums[0] += weight * load_float(r.loss_rows + row);
+    if (r.z_loss_rows) sums[1] += weight * load_float(r.z_loss_rows + row);
   }
   block_sum<kCountThreads / kWarp>(sums, *slots);
   float divisor = 1.0f;

@@ -30,11 +30,14 @@ struct LogitArgs {
   int64_t lse_stride = 0, dloss_stride = 0;
   const float* divisor = nullptr;     // of the upstream gradient; null: 1
   bool empty_divisor_is_zero = true;  // a divisor of 0 gives gradient 0
+  float upstream_scale = 1;           // of the upstream gradient, beside the divisor
   float* loss_rows = nullptr;
   float* z_loss_rows = nullptr;       // may be absent
   float* lse_out = nullptr;           // may be absent
   int64_t loss_stride = 1, z_loss_stride = 1, lse_out_stride = 1;
   int64_t* invalid_labels = nullptr;  // may be absent
+  int64_t first_row = 0;              // of these rows among those of the whole call, for invalid_labels
+  bool partial = false;               // some of the classes: loss_rows take what other classes add to, without lse
 };
 
 enum class LabelState { ignored, invalid, local, foreign };
@@ -44,7 +47,9 @@ struct Label {
   int32_t column;  // of this shard, where the label is local; else -1
 };
 
+// Without labels every row counts and none has a label of its own.
 FLA_DEVICE Label read_label(const LogitArgs& a, int64_t row) {
+  if (!a.labels) return {LabelState::foreign, -1};
   const int64_t id = load_index(a.labels, row * a.label_stride);
   if (id == a.ignore_index) return {LabelState::ignored, -1};
   if (id < 0 || id >= a.total_classes) return {LabelState::invalid, -1};
@@ -198,14 +203,14 @@ FLA_DEVICE void store_skipped_row(const LogitArgs& a, int64_t row, LabelState st
   store_row(a, row, loss, loss, 0.0f);
   if (state == LabelState::invalid && a.invalid_labels) {
     atomic_add(a.invalid_labels, 1);
-    atomic_min(a.invalid_labels + 1, row);
+    atomic_min(a.invalid_labels + 1, a.first_row + row);
   }
 }
 
 // The loss of a row from its statistics; z_label is 0 where the label is foreign.
 FLA_DEVICE void store_loss(const LogitArgs& a, int64_t row, float lse, float z_label, float z_sum) {
   const float z_loss = a.z_loss_factor == 0.0f ? 0.0f : a.z_loss_factor * lse * lse;
-  float loss = lse;
+  float loss = a.partial ? 0.0f : lse;
   if (a.smoothing != 1.0f) loss -= (1.0f - a.smoothing) * z_label;  // 0 * -inf is not 0
   if (a.smoothing != 0.0f) loss -= a.smoothing_per_class * z_sum;
   store_row(a, row, loss + z_loss, z_loss, lse);
@@ -218,7 +223,7 @@ FLA_DEVICE float upstream_factor(const LogitArgs& a, int64_t row) {
     const float divisor = load_float(a.divisor);
     g = divisor == 0.0f ? (a.empty_divisor_is_zero ? 0.0f : NAN) : g * math::reciprocal(divisor);
   }
-  return g * a.scale;
+  return g * (a.upstream_scale * a.scale);
 }
 template <class T, bool kPlain>
 FLA_DEVICE RowGradient<T, kPlain> row_gradient(const LogitArgs& a, const Label& label, float lse, float factor) {

@@ -1,3 +1,4 @@
+#include "reference/distribution_loss.h"
 #include "reference/loss.h"
 
 #include "reference/tests/enclosure.h"
@@ -261,6 +262,50 @@ TEST(CrossEntropy, GoodKernelsStayInsideTheBound) {
     EXPECT_LE(used, 1) << o.smoothing << " " << o.scale << " " << o.z_loss << " " << o.softcap;
     EXPECT_GE(used, 0.02) << "the bound is loose";
   }
+}
+
+// p = (1/6, 2/6, 3/6) of the teacher, q = (1/4, 1/2, 1/4) of the student.
+struct TwoRows {
+  KlDivForwardBackward a;
+  Tensors<double> t;
+
+  explicit TwoRows(Divergence divergence, std::vector<double> student = {0, kLn2, 0}, std::vector<double> teacher = kSixths) {
+    a.divergence = divergence;
+    a.reduction = Reduction::none;
+    allocate(a, {{"T", 1}, {"V", 3}}, {}, t);
+    t["logits"] = std::move(student);
+    t["target_logits"] = std::move(teacher);
+    evaluate<double>(a);
+  }
+};
+
+TEST(KlDiv, GivesHandComputedValues) {
+  const double q[] = {0.25, 0.5, 0.25}, p[] = {1.0 / 6, 1.0 / 3, 0.5};
+  double forward = 0, reverse = 0, student = 0, teacher = 0;
+  for (int v = 0; v < 3; ++v) {
+    const double m = (p[v] + q[v]) / 2;
+    forward += p[v] * std::log(p[v] / q[v]);
+    reverse += q[v] * std::log(q[v] / p[v]);
+    student += q[v] * std::log(q[v] / m);
+    teacher += p[v] * std::log(p[v] / m);
+  }
+  TwoRows one(Divergence::forward_kl), two(Divergence::reverse_kl), three(Divergence::jensen_shannon);
+  EXPECT_NEAR(one.t["loss"][0], forward, 1e-15);
+  EXPECT_NEAR(two.t["loss"][0], reverse, 1e-15);
+  EXPECT_NEAR(three.t["loss"][0], (student + teacher) / 2, 1e-15);
+  EXPECT_NEAR(one.t["dlogits"][2], 0.25 - 0.5, 1e-15);
+  EXPECT_NEAR(two.t["dlogits"][2], 0.25 * (std::log(0.5) - reverse), 1e-15);
+  EXPECT_NEAR(three.t["dlogits"][2], 0.5 * 0.25 * (std::log(2.0 / 3) - student), 1e-15);
+}
+
+TEST(KlDiv, ProbabilitiesOfZeroAddNothing) {
+  for (const Divergence d : {Divergence::forward_kl, Divergence::reverse_kl, Divergence::jensen_shannon}) {
+    TwoRows both(d, {0, -kInf, 0}, {0, -kInf, kLn2});
+    EXPECT_TRUE(std::isfinite(both.t["loss"][0]));
+    EXPECT_EQ(both.t["dlogits"][1], 0);
+  }
+  EXPECT_EQ(TwoRows(Divergence::forward_kl, {0, -kInf, 0}, {0, 0, 0}).t["loss"][0], kInf);
+  EXPECT_NEAR(TwoRows(Divergence::forward_kl, {0, 0, 0}, {0, -kInf, 0}).t["loss"][0], std::log(1.5), 1e-15);
 }
 
 }  // namespace

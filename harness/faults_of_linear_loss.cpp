@@ -1,0 +1,72 @@
+// How losses of a linear layer go wrong, beyond what cross entropy and products do by themselves.
+#include <cmath>
+
+#include "fla/linear_loss.h"
+#include "harness/self_test_layers.h"
+
+namespace fla::harness {
+namespace {
+
+using Forward = LinearCrossEntropyForward;
+using ForwardBackward = LinearCrossEntropyForwardBackward;
+
+// What a product over some of the chunks alone would give.
+void drop_last_rows(Problem& p, const char* rows, int64_t columns, int64_t count) {
+  std::vector<double>& values = real(p, rows);
+  std::fill(values.end() - static_cast<std::ptrdiff_t>(columns * count), values.end(), 0.0);
+}
+
+void add_forward(std::vector<SemanticFault>& all) {
+  const std::string mean = "linear_cross_entropy.fwd:T=12,H=16,V=96,x=?", rows = mean + ",reduction=none";
+  all.push_back({"bias forgotten", rows + ",bias=?", of_other_call([](Problem& p) { arguments<Forward>(p).bias = {}; })});
+  all.push_back({"weight of the next class", rows, of_other_call([](Problem& p) { rotate_rows(real(p, "weight"), 16); })});
+  all.push_back({"labels of the first chunk again", rows + ",strategy=fast,chunk=4", of_other_call([](Problem& p) {
+                   std::vector<int64_t>& labels = integer(p, "labels");
+                   std::copy(labels.begin(), labels.begin() + 4, labels.begin() + 4);
+                 })});
+  all.push_back({"statistics without the last chunk", rows + ",strategy=lean,chunk=64",
+                 of_other_call([](Problem& p) { drop_last_rows(p, "weight", 16, 32); })});
+  all.push_back({"smoothing over a chunk's classes", rows + ",strategy=lean,chunk=64,label_smoothing=0.2",
+                 of_other_call([](Problem& p) { arguments<Forward>(p).label_smoothing *= 1.5f; })});
+  all.push_back({"token weights ignored", mean + ",token_weights=f32",
+                 of_other_call([](Problem& p) { arguments<Forward>(p).token_weights = {}; })});
+  all.push_back({"mean of the last chunk", mean + ",ignore=0.3", of_other_call([](Problem& p) {
+                   for (size_t t = 0; t < 6; ++t) integer(p, "labels")[t] = arguments<Forward>(p).ignore_index;
+                 })});
+  all.push_back({"accumulator in bf16", rows, accumulated(Scalar::single_bf16_sum)});
+}
+
+void add_gradients(std::vector<SemanticFault>& all) {
+  const std::string both = "linear_cross_entropy.fwd_bwd:T=12,H=16,V=96,x=?";
+  const std::string backward = "linear_cross_entropy.bwd:T=12,H=16,V=96,x=?,reduction=none";
+  const auto change = [](auto edit) {
+    return of_other_call([edit](Problem& p) { edit(arguments<ForwardBackward>(p)); }, {"dx", "dweight"});
+  };
+  all.push_back({"divisor forgotten", both + ",dloss=f32", change([](auto& a) { a.reduction = Reduction::sum; })});
+  all.push_back({"upstream gradient forgotten", both + ",dloss=f32", change([](auto& a) { a.dloss = {}; })});
+  all.push_back({"token weights ignored in gradients", both + ",token_weights=f32", change([](auto& a) { a.token_weights = {}; })});
+  all.push_back({"z-loss without gradient", both + ",lse_square_scale=0.1", change([](auto& a) { a.lse_square_scale = 0; })});
+  all.push_back({"bias forgotten when logits are made again", both + ",bias=?,dbias=?", change([](auto& a) { a.bias = {}; })});
+  all.push_back({"dlogits not rounded in front of the products", both, change([](auto& a) { a.x.dtype = DType::f32; }), {"bf16"}});
+  all.push_back({"main gradients overwritten", both + ",accumulate=1", change([](auto& a) { a.accumulate = false; })});
+  all.push_back({"dweight without the last chunk", both, of_other_call([](Problem& p) { drop_last_rows(p, "x", 16, 4); }, {"dweight"})});
+  all.push_back({"dx without the last chunk", both,
+                 of_other_call([](Problem& p) { drop_last_rows(p, "weight", 16, 32); }, {"dx"})});
+  all.push_back({"dloss of row 0 for all", backward, of_other_call([](Problem& p) {
+                   for (double& v : real(p, "dloss")) v = real(p, "dloss").front();
+                 })});
+  all.push_back({"lse of another row", backward, of_other_call([](Problem& p) { rotate_rows(real(p, "lse"), 1); })});
+  for (const char* gradient : {"dx", "dweight", "dbias"}) {
+    all.push_back({std::string(gradient) + " all zeros", both + ",bias=?,dbias=?", zeroed(gradient)});
+    all.push_back({std::string(gradient) + " of other sign", both + ",bias=?,dbias=?", negated(gradient)});
+  }
+}
+
+}  // namespace
+
+void add_linear_loss_faults(std::vector<SemanticFault>& all) {
+  add_forward(all);
+  add_gradients(all);
+}
+
+}  // namespace fla::harness

@@ -1,0 +1,18 @@
+// The reference stands before the table, which looks its functions up by name.
+#include "reference/linear_kl_div.h"
+
+#include "fla/linear_kl_div.h"
+#include "harness/operator_table.h"
+#include "harness/operators/operators.h"
+
+namespace fla::harness {
+
+void add_linear_loss(std::vector<Direction>& table) {
+  const std::string op = "linear_cross_entropy";
+  table.push_back(direction<LinearCrossEntropyForward>(op, "fwd", {.sample_dim = "T"}));
+  table.push_back(direction<LinearCrossEntropyBackward>(op, "bwd", {.sample_dim = "T", .backward_of = "fwd"}));
+  table.push_back(direction<LinearCrossEntropyForwardBackward>(op, "fwd_bwd", {.sample_dim = "T"}));
+  table.push_back(direction<LinearKlDivForwardBackward>("linear_kl_div", "fwd_bwd", {.sample_dim = "T"}));
+}
+
+}  // namespace fla::harness

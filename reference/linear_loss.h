@@ -1,0 +1,125 @@
+// Losses of the last linear layer. Rounded on the way are the logits and their gradients, to the dtype of x, both in front
+// of products whose sums are fp32; the factor that all gradients share comes last.
+#pragma once
+
+#include "fla/linear_loss.h"
+#include "reference/linear.h"
+#include "reference/loss.h"
+
+namespace fla::reference {
+
+// x weight^T + bias, as stored.
+template <class S>
+Matrix<S> linear_logits(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  Matrix<S> logits(x.size[0], weight.size[0]);
+  linear<S>(Factor<S>(x), Factor<S>(weight).transpose(), bias, tensor_of(logits, x.dtype), x.dtype);
+  return stored(x.dtype, std::move(logits));
+}
+
+// dx and dweight of either struct that has them, from stored dlogits.
+template <class S, class A>
+void logit_gradients(const A& a, const Matrix<S>& dlogits, const S& alpha) {
+  const auto write = [&](const Tensor& to, bool accumulate, const Factor<S>& left, const Tensor& right) {
+    if (!to) return;
+    const Matrix<S> sums = product_of<S>(left, Factor<S>(right), unit_of(a.x.dtype));
+    const View<S> out(to);
+    for (int64_t i = 0; i < sums.rows(); ++i)
+      for (int64_t j = 0; j < sums.cols(); ++j)
+        out(i, j) = accumulate ? out(i, j) + alpha * sums(i, j) : alpha * sums(i, j);
+  };
+  write(a.dx, false, dlogits, a.weight);
+  write(a.dweight, a.accumulate, transposed(dlogits), a.x);
+}
+
+template <class S>
+class LinearLoss {
+ public:
+  template <class A>
+  explicit LinearLoss(const A& a) : x_(a.x), logits_(linear_logits<S>(a.x, a.weight, a.bias)) {
+    static_cast<CrossEntropyOptions&>(inner_) = a;
+    inner_.logits = tensor_of(logits_, a.x.dtype);
+    inner_.labels = a.labels;
+    inner_.normalizer = a.normalizer;
+  }
+
+  // Returns lse by row.
+  template <class A>
+  std::vector<S> losses(const A& a) {
+    const CrossEntropyTerms<S> terms(inner_, inner_.logits, inner_.labels);
+    std::vector<S> loss(static_cast<size_t>(rows())), z_loss(loss);
+    CrossEntropyForward by_row = inner_;
+    by_row.reduction = Reduction::none;
+    by_row.loss = column(loss);
+    by_row.z_loss = column(z_loss);
+    by_row.lse = a.lse;
+    by_row.invalid_labels = a.invalid_labels;
+    const std::vector<S> lse = evaluate_losses(by_row, terms);
+    if (const View<S> weights(a.token_weights); weights) {
+      for (int64_t t = 0; t < rows(); ++t) {
+        loss[static_cast<size_t>(t)] = weights(t) * loss[static_cast<size_t>(t)];
+        z_loss[static_cast<size_t>(t)] = weights(t) * z_loss[static_cast<size_t>(t)];
+      }
+    }
+    reduce_rows(inner_, terms, loss, a.loss);
+    reduce_rows(inner_, terms, z_loss, a.z_loss);
+    return lse;
+  }
+
+  // dx, dweight and dbias from lse(t).
+  template <class A, class Lse>
+  void gradients(const A& a, Lse lse) {
+    const CrossEntropyTerms<S> terms(inner_, inner_.logits, inner_.labels);
+    const bool by_row = inner_.reduction == Reduction::none;
+    Matrix<S> dlogits(rows(), classes());
+    CrossEntropyBackward backward;
+    static_cast<CrossEntropyOptions&>(backward) = inner_;
+    backward.reduction = Reduction::none;
+    backward.logits = inner_.logits;
+    backward.dloss = by_row ? a.dloss : a.token_weights;
+    backward.dlogits = tensor_of(dlogits, x_.dtype);
+    evaluate_dlogits(backward, terms, lse);
+    dlogits = stored(x_.dtype, std::move(dlogits));
+
+    S alpha(1.0);
+    if (!by_row && a.dloss) alpha = View<S>(a.dloss)(0);
+    const bool empty = !a.normalizer && terms.not_ignored(rows()) == 0;
+    if (inner_.reduction == Reduction::mean && !empty) alpha = alpha / loss_divisor(inner_, terms);
+    logit_gradients(a, dlogits, alpha);
+    if (!a.dbias) return;
+    const View<S> dbias(a.dbias);
+    for (int64_t v = 0; v < classes(); ++v) {
+      const S total = alpha * sum<S>(rows(), [&](int64_t t) { return dlogits(t, v); });
+      dbias(v) = a.accumulate ? dbias(v) + total : total;
+    }
+  }
+
+ private:
+  int64_t rows() const { return x_.size[0]; }
+  int64_t classes() const { return logits_.cols(); }
+  static Tensor column(std::vector<S>& rows) {
+    return dense(rows.data(), DType::f32, {static_cast<int64_t>(rows.size())});
+  }
+  Tensor x_;
+  Matrix<S> logits_;
+  CrossEntropyForward inner_;
+};
+
+template <class S>
+void evaluate(const LinearCrossEntropyForward& a) {
+  LinearLoss<S>(a).losses(a);
+}
+
+template <class S>
+void evaluate(const LinearCrossEntropyBackward& a) {
+  const View<S> lse(a.lse);
+  LinearLoss<S>(a).gradients(a, [&](int64_t t) { return lse(t); });
+}
+
+template <class S>
+void evaluate(const LinearCrossEntropyForwardBackward& a) {
+  LinearLoss<S> loss(a);
+  const std::vector<S> lse = loss.losses(a);
+  loss.gradients(a, [&](int64_t t) { return lse[static_cast<size_t>(t)]; });
+}
+
+}  // namespace fla::reference
