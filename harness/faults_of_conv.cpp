@@ -118,11 +118,24 @@ void add_backward(std::vector<SemanticFault>& all) {
                  {"f32"}});
 }
 
+void add_update(std::vector<SemanticFault>& all) {
+  const std::string pool = "causal_conv1d.update:N=5,M=2,Q=9,D=24,x=?,conv_state_indices=i32";
+  all.push_back({"states of other sequences", pool,
+                 of_other_call([](Problem& p) { rotate_rows(integer(p, "conv_state_indices"), 1); })});
+  all.push_back({"padding takes a slot", pool, of_other_call([](Problem& p) {
+                   std::vector<int64_t>& places = integer(p, "conv_state_indices");
+                   std::replace(places.begin(), places.end(), int64_t{-1}, int64_t{0});  // which no sequence has
+                 })});
+  all.push_back({"tokens of a call in another order", pool,
+                 of_other_call([](Problem& p) { rotate_rows(real(p, "x"), 24); })});
+}
+
 }  // namespace
 
 void add_conv_faults(std::vector<SemanticFault>& all) {
   add_forward(all);
   add_backward(all);
+  add_update(all);
 }
 
 }  // namespace fla::harness

@@ -118,6 +118,7 @@ Generator::Generator(const Problem& problem, int field)
     ignore_share_ = std::stod(std::string(problem.origin.find("ignore").value_or("0")));
     hostile_ = problem.origin.find("labels.invalid").has_value();
   }
+  if (field_.content.kind == Content::slots) classes_ = extent_of(problem, field_.content.bound);
   if (fill_ != Fill::confident || !data_input_) return;
   for (size_t f = 0; f < problem.signature.fields.size(); ++f)
     if (problem.signature.fields[f].content.kind == Content::labels)
@@ -142,6 +143,7 @@ int64_t Generator::integer(int64_t index) const {
   switch (field_.content.kind) {
     case Content::labels: return label(index);
     case Content::mask: return bits(index) % 5 != 0;
+    case Content::slots: return index % 4 == 2 ? field_.content.special : classes_ - 1 - index;  // the last one first
     case Content::counters: return index == 0 ? 5 : std::numeric_limits<int64_t>::max();
     default: return static_cast<int64_t>(bits(index) % 100);
   }

@@ -228,18 +228,28 @@ void evaluate(const CausalConv1dStates& a) {
 
 template <class S>
 void evaluate(const CausalConv1dUpdate& a) {
-  const View<S> x(a.x), weight(a.weight), bias(a.bias), residual(a.residual), state(a.conv_state), y(a.y);
-  const NumberView<S> mask(a.mask, 1, 1);
-  const int64_t W = weight.size(1), slots = state.size(2);
+  const View<S> x(a.x, 3, 1), weight(a.weight), bias(a.bias), residual(a.residual, 3, 1), state(a.conv_state),
+      y(a.y, 3, 1);
+  const NumberView<S> mask(a.mask, 2, 1);
+  const View<int64_t> indices(a.conv_state_indices);
+  const int64_t tokens = x.size(1), W = weight.size(1), slots = state.size(2);
   for (int64_t n = 0; n < x.size(0); ++n) {
-    for (int64_t d = 0; d < x.size(1); ++d) {
-      const S newest = mask ? mask(n) * x(n, d) : x(n, d);
-      // The state with the new token behind it; the taps are its last W entries.
-      auto extended = [&](int64_t c) { return c < slots ? state(n, d, c) : newest; };
-      const S z = conv_sum(weight, bias, d, [&](int64_t k) { return extended(slots - (W - 1) + k); });
-      const S out = conv_activation(a.activation, a.x.dtype, z);
-      y(n, d) = residual ? out + residual(n, d) : out;
-      for (int64_t c = 0; c < slots; ++c) state(n, d, c) = extended(c + 1);
+    const int64_t q = indices ? indices(n) : n;
+    const bool padding = q < 0 || q >= state.size(0) || (indices && q == a.pad_slot);
+    for (int64_t d = 0; d < x.size(2); ++d) {
+      // The state with the new tokens behind it; the taps of the last are its last W entries.
+      auto extended = [&](int64_t c) {
+        if (c < slots) return state(q, d, c);
+        return mask ? mask(n, c - slots) * x(n, c - slots, d) : x(n, c - slots, d);
+      };
+      for (int64_t i = 0; i < tokens; ++i) {
+        y(n, i, d) = S(0.0);
+        if (padding) continue;
+        const S z = conv_sum(weight, bias, d, [&](int64_t k) { return extended(slots + i - (W - 1) + k); });
+        const S out = conv_activation(a.activation, a.x.dtype, z);
+        y(n, i, d) = residual ? out + residual(n, i, d) : out;
+      }
+      for (int64_t c = 0; !padding && c < slots; ++c) state(q, d, c) = extended(c + tokens);
     }
   }
 }

@@ -140,32 +140,43 @@ Status check(const CausalConv1dStates&);
 size_t workspace_bytes(const CausalConv1dStates&);
 Status run(const CausalConv1dStates&, Workspace, Stream);
 
-// Decode step of N sequences, one token each: shifts conv_state left by one slot, appends mask x, and gives
-//   y = act(bias + sum_k weight[k] state[S - W + k]) + residual
-// where the newest tap is x itself in fp32, not its copy rounded to the state's dtype. S >= W - 1;
-// with S = W - 1 the oldest tap is the slot that the shift drops.
+// Decode step of N sequences, M tokens each: the tokens follow the S of the sequence's state,
+//
+//   c = [conv_state[q], mask x[0], .., mask x[M - 1]],  q = n, or conv_state_indices[n]
+//   y[i] = act(bias + sum_{k < W} weight[k] c[S + i - (W - 1) + k]) + residual[i]
+//   conv_state[q] = the last S of c
+//
+// where tokens of this call are taps in fp32, not as copies rounded to the state's dtype. S >= W - 1. For continuous
+// batching conv_state_indices names the slot of each sequence in a pool of Q; a sequence at pad_slot, or anywhere outside
+// the pool, has y = 0 and touches no state. Two sequences in one slot are the caller's error.
 struct CausalConv1dUpdate {
-  Tensor x;           // [N, D] f32/f16/bf16
-  Tensor weight;      // [D, W] any float
-  Tensor bias;        // [D] any float, optional
-  Tensor residual;    // [N, D] any float, optional
-  Tensor mask;        // [N] f32/f16/bf16/u8/i32, optional
-  Tensor conv_state;  // [N, D, S] any float; updated in place
-  Tensor y;           // [N, D] dtype of x
+  Tensor x;                   // [N, M, D] or [N, D]; f32/f16/bf16
+  Tensor weight;              // [D, W] any float
+  Tensor bias;                // [D] any float, optional
+  Tensor residual;            // [N, M, D] any float, optional
+  Tensor mask;                // [N, M] f32/f16/bf16/u8/i32, optional
+  Tensor conv_state_indices;  // [N] i32, optional
+  Tensor conv_state;          // [Q, D, S] any float, Q = N without indices; updated in place
+  Tensor y;                   // [N, M, D] dtype of x
   ConvActivation activation = ConvActivation::none;
+  int64_t pad_slot = -1;
 };
 
 template <class V>
 void describe(V& v, CausalConv1dUpdate& a) {
   v.option("activation", a.activation, kConvActivationNames);
-  const Dim N = v.dim("N"), D = v.dim("D"), W = v.dim("W", 4), S = v.dim("S", W);
-  v.input("x", a.x, {N, D}, {.any_inner_stride = true});
+  v.attribute("pad_slot", a.pad_slot);
+  const Dim N = v.dim("N"), M = v.dim("M", 1), D = v.dim("D"), W = v.dim("W", 4), S = v.dim("S", W);
+  const Dim Q = a.conv_state_indices ? v.dim("Q", N) : N;
+  v.input("x", a.x, {N, M, D}, {.any_inner_stride = true});
   v.input("weight", a.weight, {D, W});
   v.input("bias", a.bias, {D}, {.presence = Presence::optional});
-  v.input("residual", a.residual, {N, D}, {.presence = Presence::optional, .any_inner_stride = true});
-  v.input("mask", a.mask, {N}, {.presence = Presence::optional, .types = kMaskTypes, .content = {Content::mask}});
-  v.inout("conv_state", a.conv_state, {N, D, S}, {.any_inner_stride = true});
-  v.output("y", a.y, {N, D}, {.like = &a.x, .any_inner_stride = true});
+  v.input("residual", a.residual, {N, M, D}, {.presence = Presence::optional, .any_inner_stride = true});
+  v.input("mask", a.mask, {N, M}, {.presence = Presence::optional, .types = kMaskTypes, .content = {Content::mask}});
+  v.input("conv_state_indices", a.conv_state_indices, {N},
+          {.presence = Presence::optional, .types = only(DType::i32), .content = {Content::slots, Q, a.pad_slot}});
+  v.inout("conv_state", a.conv_state, {Q, D, S}, {.any_inner_stride = true});
+  v.output("y", a.y, {N, M, D}, {.like = &a.x, .any_inner_stride = true});
 }
 
 Status check(const CausalConv1dUpdate&);

@@ -75,6 +75,7 @@ struct Content {
     mask,      // 0 or 1
     positive,  // any number > 0 (for example a reciprocal standard deviation)
     counters,  // integers that the operator adds to
+    slots,     // distinct places in [0, bound), or `special` = none
   } kind = real;
   Dim bound = {};
   int64_t special = 0;
