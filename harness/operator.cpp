@@ -41,6 +41,7 @@ const std::vector<Direction>& all_directions() {
     add_activation(t);
     add_loss(t);
     add_conv(t);
+    add_long_conv(t);
     add_gemm(t);
     add_linear(t);
     add_mlp(t);

@@ -50,6 +50,7 @@ void add_norm_family_faults(std::vector<SemanticFault>&);
 void add_activation_faults(std::vector<SemanticFault>&);
 void add_loss_faults(std::vector<SemanticFault>&);
 void add_conv_faults(std::vector<SemanticFault>&);
+void add_long_conv_faults(std::vector<SemanticFault>&);
 void add_linear_faults(std::vector<SemanticFault>&);
 
 // The answers of another call; only these outputs of it, or all.

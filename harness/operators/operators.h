@@ -11,6 +11,7 @@ void add_norm(std::vector<Direction>&);
 void add_activation(std::vector<Direction>&);
 void add_loss(std::vector<Direction>&);
 void add_conv(std::vector<Direction>&);
+void add_long_conv(std::vector<Direction>&);
 void add_gemm(std::vector<Direction>&);
 void add_linear(std::vector<Direction>&);
 void add_mlp(std::vector<Direction>&);

@@ -151,4 +151,13 @@ FLA_DEVICE float tanh(float x) {
   return x != x ? x : copysignf(t, x);
 }
 
+// The error function, 2 ulp.
+FLA_DEVICE float erf(float x) {
+#if defined(FLA_GPU)
+  return erff(x);
+#else
+  return std::erf(x);
+#endif
+}
+
 }  // namespace fla::math
