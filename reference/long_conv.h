@@ -217,4 +217,74 @@ void evaluate(const LongConvBackward& a) {
   }
 }
 
+template <class S>
+void evaluate(const LongConvPosTable& a) {
+  const View<S> z(a.z);
+  const int64_t P = z.size(0), bands = (z.size(1) - 1) / 2;
+  for (int64_t l = 0; l < P; ++l) {
+    z(l, 0) = P > 1 ? constant<S>(l) / constant<S>(P - 1) : S(0.0);
+    for (int64_t i = 0; i < bands; ++i) {
+      const double step = bands > 1 ? (static_cast<double>(bands - 1) - 1e-4) / static_cast<double>(bands - 1) : 0;
+      const S frequency = constant<S>(static_cast<double>(static_cast<float>(1e-4 + step * static_cast<double>(i))));
+      const S turns = frequency * constant<S>(l) / constant<S>(P);
+      z(l, 1 + i) = cos_(S(2 * std::numbers::pi) * turns);
+      z(l, 1 + bands + i) = -sin_(S(2 * std::numbers::pi) * turns);
+    }
+  }
+}
+
+// relu(z W^T + b) of one position.
+template <class S>
+std::vector<S> hidden_of(const View<S>& z, const View<S>& weight, const View<S>& bias, int64_t l) {
+  std::vector<S> h;
+  const int64_t E = weight.size(1);
+  for (int64_t j = 0; j < weight.size(0); ++j) {
+    const S a = sum<S>(E + 1, [&](int64_t e) { return e < E ? z(l, e) * weight(j, e) : bias(j); }, kOneLane);
+    h.push_back(max_(a, S(0.0)));
+  }
+  return h;
+}
+
+template <class S>
+void evaluate(const ImplicitFilterForward& a) {
+  const View<S> z(a.z), weight(a.output_weight), bias(a.output_bias), k(a.k);
+  const int64_t H = weight.size(1);
+  for (int64_t l = 0; l < k.size(1); ++l) {
+    const std::vector<S> h = hidden_of(z, View<S>(a.hidden_weight), View<S>(a.hidden_bias), l);
+    for (int64_t d = 0; d < k.size(0); ++d)
+      k(d, l) = sum<S>(H + 1, [&](int64_t j) { return j < H ? weight(d, j) * h[static_cast<size_t>(j)] : bias(d); }, kOneLane);
+  }
+}
+
+template <class S>
+void evaluate(const ImplicitFilterBackward& a) {
+  const View<S> z(a.z), weight(a.output_weight), dk(a.dk);
+  const View<S> dhidden_weight(a.dhidden_weight), dhidden_bias(a.dhidden_bias), doutput_weight(a.doutput_weight),
+      doutput_bias(a.doutput_bias);
+  const int64_t D = weight.size(0), H = weight.size(1), E = z.size(1), L = dk.size(1);
+  std::vector<std::vector<S>> h, da;
+  for (int64_t l = 0; l < L; ++l) {
+    h.push_back(hidden_of(z, View<S>(a.hidden_weight), View<S>(a.hidden_bias), l));
+    da.emplace_back();
+    for (int64_t j = 0; j < H; ++j) {
+      const S dh = sum<S>(D, [&](int64_t d) { return dk(d, l) * weight(d, j); }, kOneLane);
+      da.back().push_back(select_(less_(S(0.0), h.back()[static_cast<size_t>(j)]), dh, S(0.0)));
+    }
+  }
+  const auto over_taps = [&](auto term) { return sum<S>(L, term, kOneLane); };
+  const auto at = [](const std::vector<std::vector<S>>& x, int64_t l, int64_t j) {
+    return x[static_cast<size_t>(l)][static_cast<size_t>(j)];
+  };
+  for (int64_t d = 0; d < D; ++d) {
+    for (int64_t j = 0; doutput_weight && j < H; ++j)
+      doutput_weight(d, j) = over_taps([&](int64_t l) { return dk(d, l) * at(h, l, j); });
+    if (doutput_bias) doutput_bias(d) = over_taps([&](int64_t l) { return dk(d, l); });
+  }
+  for (int64_t j = 0; j < H; ++j) {
+    for (int64_t e = 0; dhidden_weight && e < E; ++e)
+      dhidden_weight(j, e) = over_taps([&](int64_t l) { return at(da, l, j) * z(l, e); });
+    if (dhidden_bias) dhidden_bias(j) = over_taps([&](int64_t l) { return at(da, l, j); });
+  }
+}
+
 }  // namespace fla::reference

@@ -180,6 +180,13 @@ inline Bound tanh_(const Bound& a) {
     return bound::settled(v, bound::growth(2 * p.e) / (2 * c * c) + kTanhAbsoluteError);
   });
 }
+// Both move by no more than their argument; near their zeros the error of a rounded argument would be relative to 1.
+inline Bound cos_(const Bound& a) {
+  return bound::apply(a, [](const Bound& p) { return bound::settled(std::cos(p.v), std::fmin(p.e, 2) + bound::ulps(kFunctionError.cosine, 1)); });
+}
+inline Bound sin_(const Bound& a) {
+  return bound::apply(a, [](const Bound& p) { return bound::settled(std::sin(p.v), std::fmin(p.e, 2) + bound::ulps(kFunctionError.cosine, 1)); });
+}
 // erf' is largest at the near end of the interval.
 inline Bound erf_(const Bound& a) {
   return bound::apply(a, [](const Bound& p) {

@@ -109,4 +109,81 @@ Status check(const LongConvBackward&);
 size_t workspace_bytes(const LongConvBackward&);
 Status run(const LongConvBackward&, Workspace, Stream);
 
+// Positions as features, for implicit filters (Romero et al. 2021, arXiv 2102.02611; Hyena). Row l of P, b = (E - 1) / 2:
+//   z[l] = [ l / (P - 1),  cos(f_i w_l), i < b,  -sin(f_i w_l), i < b ],   w_l = 2 pi l / P
+// with f_i evenly spaced from 1e-4 to b - 1 (b = 1: 1e-4 alone); the first column is 0 where P = 1. In fp32, angles exact to
+// their last bit before the turn is taken. Errors: as validation; invalid_argument for E even or below 3, or P < 1.
+struct LongConvPosTable {
+  Tensor z;  // [P, E] f32
+};
+
+template <class V>
+void describe(V& v, LongConvPosTable& a) {
+  const Dim P = v.dim("P"), E = v.dim("E", 3);
+  v.output("z", a.z, {P, E}, {.types = kF32});
+}
+
+Status check(const LongConvPosTable&);
+size_t workspace_bytes(const LongConvPosTable&);
+Status run(const LongConvPosTable&, Workspace, Stream);
+
+// The filter of a long convolution as a network of positions, from the first L rows of z:
+//   h = relu(z hidden_weight^T + hidden_bias);   k = (h output_weight^T + output_bias)^T
+// fp32 throughout: parameters are converted, sums are fp32. L taps, P >= L positions, E features, H hidden, D channels.
+// Errors: as validation; shape_mismatch for P < L; invalid_argument for E even or below 3.
+struct ImplicitFilterForward {
+  Tensor z;              // [P, E] f32
+  Tensor hidden_weight;  // [H, E] any float, as the other parameters
+  Tensor hidden_bias;    // [H]
+  Tensor output_weight;  // [D, H]
+  Tensor output_bias;    // [D]
+  Tensor k;              // [D, L] f32
+};
+
+template <class V>
+void describe(V& v, ImplicitFilterForward& a) {
+  const Dim L = v.dim("L"), P = v.dim("P", L), E = v.dim("E", 3), H = v.dim("H", 16), D = v.dim("D");
+  v.input("z", a.z, {P, E}, {.types = kF32});
+  v.input("hidden_weight", a.hidden_weight, {H, E});
+  v.input("hidden_bias", a.hidden_bias, {H});
+  v.input("output_weight", a.output_weight, {D, H});
+  v.input("output_bias", a.output_bias, {D});
+  v.output("k", a.k, {D, L}, {.types = kF32});
+}
+
+Status check(const ImplicitFilterForward&);
+size_t workspace_bytes(const ImplicitFilterForward&);
+Status run(const ImplicitFilterForward&, Workspace, Stream);
+
+// Backward; h is recomputed. dh = dk^T output_weight, da = dh [h > 0]:
+//   doutput_weight = dk h;  doutput_bias = sum_l dk;  dhidden_weight = da^T z;  dhidden_bias = sum_l da
+// z has no gradient. Deterministic. Gradients that are absent are not stored; at least one is required.
+struct ImplicitFilterBackward {
+  Tensor z, hidden_weight, hidden_bias, output_weight, output_bias;  // as forward
+  Tensor dk;              // [D, L] f32
+  Tensor dhidden_weight;  // [H, E] any float, as the others
+  Tensor dhidden_bias;    // [H]
+  Tensor doutput_weight;  // [D, H]
+  Tensor doutput_bias;    // [D]
+};
+
+template <class V>
+void describe(V& v, ImplicitFilterBackward& a) {
+  const Dim L = v.dim("L"), P = v.dim("P", L), E = v.dim("E", 3), H = v.dim("H", 16), D = v.dim("D");
+  v.input("z", a.z, {P, E}, {.types = kF32});
+  v.input("hidden_weight", a.hidden_weight, {H, E});
+  v.input("hidden_bias", a.hidden_bias, {H});
+  v.input("output_weight", a.output_weight, {D, H});
+  v.input("output_bias", a.output_bias, {D});
+  v.input("dk", a.dk, {D, L}, {.types = kF32});
+  v.output("dhidden_weight", a.dhidden_weight, {H, E}, {.presence = Presence::expected});
+  v.output("dhidden_bias", a.dhidden_bias, {H}, {.presence = Presence::expected});
+  v.output("doutput_weight", a.doutput_weight, {D, H}, {.presence = Presence::expected});
+  v.output("doutput_bias", a.doutput_bias, {D}, {.presence = Presence::expected});
+}
+
+Status check(const ImplicitFilterBackward&);
+size_t workspace_bytes(const ImplicitFilterBackward&);
+Status run(const ImplicitFilterBackward&, Workspace, Stream);
+
 }  // namespace fla
