@@ -58,6 +58,53 @@ void add_common(std::vector<SemanticFault>& all, const std::string& direction, c
   all.push_back({"accumulator in bf16", plain, accumulated(Scalar::single_bf16_sum)});
 }
 
+// k of the network without its relu: a product of matrices.
+void drop_relu(const Problem& p, Answers& a) {
+  const ImplicitFilterForward& args = arguments<ImplicitFilterForward>(p);
+  const int64_t L = args.k.size[1], D = args.k.size[0], H = args.hidden_weight.size[0], E = args.z.size[1];
+  const auto at = [&](const char* name, int64_t i) { return real(p, name)[static_cast<size_t>(i)]; };
+  for (int64_t l = 0; l < L; ++l)
+    for (int64_t d = 0; d < D; ++d) {
+      double k = at("output_bias", d);
+      for (int64_t j = 0; j < H; ++j) {
+        double h = at("hidden_bias", j);
+        for (int64_t e = 0; e < E; ++e) h += at("z", l * E + e) * at("hidden_weight", j * E + e);
+        k += h * at("output_weight", d * H + j);
+      }
+      real(p, a, "k")[static_cast<size_t>(d * L + l)] = k;
+    }
+}
+
+void add_filters(std::vector<SemanticFault>& all) {
+  const std::vector<std::string> f32{"f32"};
+  for (const char* direction : {"fwd", "bwd"}) {
+    const std::string text = std::string("implicit_filter.") + direction + ":L=40,P=50,D=12";
+    all.push_back({"position of another tap", text, of_other_call([](Problem& p) { rotate_rows(real(p, "z"), 3); }), f32});
+    all.push_back({"hidden bias forgotten", text, of_other_call([](Problem& p) {
+                     for (double& b : real(p, "hidden_bias")) b = 0;
+                   }), f32});
+  }
+  const std::string forward = "implicit_filter.fwd:L=40,P=50,D=12", backward = "implicit_filter.bwd:L=40,P=50,D=12";
+  all.push_back({"relu forgotten", forward, with_answers(drop_relu), f32});
+  all.push_back({"output bias forgotten", forward, of_other_call([](Problem& p) {
+                   for (double& b : real(p, "output_bias")) b = 0;
+                 }), f32});
+  for (const char* gradient : {"dhidden_weight", "dhidden_bias", "doutput_weight", "doutput_bias"}) {
+    all.push_back({std::string(gradient) + " all zeros", backward, zeroed(gradient), f32});
+    all.push_back({std::string(gradient) + " of other sign", backward, negated(gradient), f32});
+  }
+
+  const std::string table = "long_conv_pos_table.fwd:P=100,E=5";
+  const auto each_row = [](void (*change)(double* row)) {
+    return with_answers([=](const Problem& p, Answers& a) {
+      for (size_t i = 0; i < real(p, a, "z").size(); i += 5) change(&real(p, a, "z")[i]);
+    });
+  };
+  all.push_back({"ramp to (P - 1) / P", table, each_row([](double* row) { row[0] *= 0.99; }), f32});
+  all.push_back({"sine of other sign", table, each_row([](double* row) { row[3] = -row[3]; row[4] = -row[4]; }), f32});
+  all.push_back({"bands exchanged", table, each_row([](double* row) { std::swap(row[1], row[2]); }), f32});
+}
+
 }  // namespace
 
 void add_long_conv_faults(std::vector<SemanticFault>& all) {
@@ -81,6 +128,7 @@ void add_long_conv_faults(std::vector<SemanticFault>& all) {
                  of_other_call([](Problem& p) { reverse_rows(real(p, "u"), 37); }, {"dk"})});
   all.push_back({"lags of dk and dk_rev exchanged", gelu,
                  with_answers([](const Problem& p, Answers& a) { std::swap(real(p, a, "dk"), real(p, a, "dk_rev")); })});
+  add_filters(all);
 }
 
 }  // namespace fla::harness
