@@ -221,14 +221,15 @@ template <class S>
 void evaluate(const LongConvPosTable& a) {
   const View<S> z(a.z);
   const int64_t P = z.size(0), bands = (z.size(1) - 1) / 2;
+  const S full_turn = S(2 * std::numbers::pi) * S(1.0);  // rounded to fp32, as products are
   for (int64_t l = 0; l < P; ++l) {
     z(l, 0) = P > 1 ? constant<S>(l) / constant<S>(P - 1) : S(0.0);
     for (int64_t i = 0; i < bands; ++i) {
       const double step = bands > 1 ? (static_cast<double>(bands - 1) - 1e-4) / static_cast<double>(bands - 1) : 0;
       const S frequency = constant<S>(static_cast<double>(static_cast<float>(1e-4 + step * static_cast<double>(i))));
       const S turns = frequency * constant<S>(l) / constant<S>(P);
-      z(l, 1 + i) = cos_(S(2 * std::numbers::pi) * turns);
-      z(l, 1 + bands + i) = -sin_(S(2 * std::numbers::pi) * turns);
+      z(l, 1 + i) = cos_(full_turn * turns);
+      z(l, 1 + bands + i) = -sin_(full_turn * turns);
     }
   }
 }
@@ -240,7 +241,7 @@ std::vector<S> hidden_of(const View<S>& z, const View<S>& weight, const View<S>&
   const int64_t E = weight.size(1);
   for (int64_t j = 0; j < weight.size(0); ++j) {
     const S a = sum<S>(E + 1, [&](int64_t e) { return e < E ? z(l, e) * weight(j, e) : bias(j); }, kOneLane);
-    h.push_back(max_(a, S(0.0)));
+    h.push_back(max_(S(0.0), a));  // slope 0 at 0
   }
   return h;
 }
