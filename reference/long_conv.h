@@ -234,15 +234,19 @@ void evaluate(const LongConvPosTable& a) {
   }
 }
 
-// relu(z W^T + b) of one position.
+// z W^T + b of one position: h before its relu, which decides without h's own zeros.
 template <class S>
-std::vector<S> hidden_of(const View<S>& z, const View<S>& weight, const View<S>& bias, int64_t l) {
-  std::vector<S> h;
+std::vector<S> before_relu(const View<S>& z, const View<S>& weight, const View<S>& bias, int64_t l) {
+  std::vector<S> before;
   const int64_t E = weight.size(1);
   for (int64_t j = 0; j < weight.size(0); ++j) {
-    const S a = sum<S>(E + 1, [&](int64_t e) { return e < E ? z(l, e) * weight(j, e) : bias(j); }, kOneLane);
-    h.push_back(max_(S(0.0), a));  // slope 0 at 0
+    before.push_back(sum<S>(E + 1, [&](int64_t e) { return e < E ? z(l, e) * weight(j, e) : bias(j); }, kOneLane));
   }
+  return before;
+}
+template <class S>
+std::vector<S> relu(std::vector<S> h) {
+  for (S& x : h) x = max_(S(0.0), x);  // slope 0 at 0
   return h;
 }
 
@@ -251,7 +255,7 @@ void evaluate(const ImplicitFilterForward& a) {
   const View<S> z(a.z), weight(a.output_weight), bias(a.output_bias), k(a.k);
   const int64_t H = weight.size(1);
   for (int64_t l = 0; l < k.size(1); ++l) {
-    const std::vector<S> h = hidden_of(z, View<S>(a.hidden_weight), View<S>(a.hidden_bias), l);
+    const std::vector<S> h = relu(before_relu(z, View<S>(a.hidden_weight), View<S>(a.hidden_bias), l));
     for (int64_t d = 0; d < k.size(0); ++d)
       k(d, l) = sum<S>(H + 1, [&](int64_t j) { return j < H ? weight(d, j) * h[static_cast<size_t>(j)] : bias(d); }, kOneLane);
   }
@@ -265,11 +269,12 @@ void evaluate(const ImplicitFilterBackward& a) {
   const int64_t D = weight.size(0), H = weight.size(1), E = z.size(1), L = dk.size(1);
   std::vector<std::vector<S>> h, da;
   for (int64_t l = 0; l < L; ++l) {
-    h.push_back(hidden_of(z, View<S>(a.hidden_weight), View<S>(a.hidden_bias), l));
+    const std::vector<S> before = before_relu(z, View<S>(a.hidden_weight), View<S>(a.hidden_bias), l);
+    h.push_back(relu(before));
     da.emplace_back();
     for (int64_t j = 0; j < H; ++j) {
       const S dh = sum<S>(D, [&](int64_t d) { return dk(d, l) * weight(d, j); }, kOneLane);
-      da.back().push_back(select_(less_(S(0.0), h.back()[static_cast<size_t>(j)]), dh, S(0.0)));
+      da.back().push_back(select_(less_(S(0.0), before[static_cast<size_t>(j)]), dh, S(0.0)));
     }
   }
   const auto over_taps = [&](auto term) { return sum<S>(L, term, kOneLane); };

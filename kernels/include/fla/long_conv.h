@@ -140,15 +140,29 @@ struct ImplicitFilterForward {
   Tensor k;              // [D, L] f32
 };
 
+namespace detail {
+
+struct ImplicitFilterShapes {
+  Shape hidden_weight, hidden_bias, output_weight, output_bias, k;
+};
+template <class V, class A>
+ImplicitFilterShapes describe_implicit_filter(V& v, A& a) {
+  const Dim L = v.dim("L"), P = v.dim("P", L), E = v.dim("E", 3), H = v.dim("H", 16), D = v.dim("D");
+  const ImplicitFilterShapes shapes{{H, E}, {H}, {D, H}, {D}, {D, L}};
+  v.input("z", a.z, {P, E}, {.types = kF32});
+  v.input("hidden_weight", a.hidden_weight, shapes.hidden_weight);
+  v.input("hidden_bias", a.hidden_bias, shapes.hidden_bias);
+  v.input("output_weight", a.output_weight, shapes.output_weight);
+  v.input("output_bias", a.output_bias, shapes.output_bias);
+  return shapes;
+}
+
+}  // namespace detail
+
 template <class V>
 void describe(V& v, ImplicitFilterForward& a) {
-  const Dim L = v.dim("L"), P = v.dim("P", L), E = v.dim("E", 3), H = v.dim("H", 16), D = v.dim("D");
-  v.input("z", a.z, {P, E}, {.types = kF32});
-  v.input("hidden_weight", a.hidden_weight, {H, E});
-  v.input("hidden_bias", a.hidden_bias, {H});
-  v.input("output_weight", a.output_weight, {D, H});
-  v.input("output_bias", a.output_bias, {D});
-  v.output("k", a.k, {D, L}, {.types = kF32});
+  const detail::ImplicitFilterShapes shapes = detail::describe_implicit_filter(v, a);
+  v.output("k", a.k, shapes.k, {.types = kF32});
 }
 
 Status check(const ImplicitFilterForward&);
@@ -169,17 +183,12 @@ struct ImplicitFilterBackward {
 
 template <class V>
 void describe(V& v, ImplicitFilterBackward& a) {
-  const Dim L = v.dim("L"), P = v.dim("P", L), E = v.dim("E", 3), H = v.dim("H", 16), D = v.dim("D");
-  v.input("z", a.z, {P, E}, {.types = kF32});
-  v.input("hidden_weight", a.hidden_weight, {H, E});
-  v.input("hidden_bias", a.hidden_bias, {H});
-  v.input("output_weight", a.output_weight, {D, H});
-  v.input("output_bias", a.output_bias, {D});
-  v.input("dk", a.dk, {D, L}, {.types = kF32});
-  v.output("dhidden_weight", a.dhidden_weight, {H, E}, {.presence = Presence::expected});
-  v.output("dhidden_bias", a.dhidden_bias, {H}, {.presence = Presence::expected});
-  v.output("doutput_weight", a.doutput_weight, {D, H}, {.presence = Presence::expected});
-  v.output("doutput_bias", a.doutput_bias, {D}, {.presence = Presence::expected});
+  const detail::ImplicitFilterShapes shapes = detail::describe_implicit_filter(v, a);
+  v.input("dk", a.dk, shapes.k, {.types = kF32});
+  v.output("dhidden_weight", a.dhidden_weight, shapes.hidden_weight, {.presence = Presence::expected});
+  v.output("dhidden_bias", a.dhidden_bias, shapes.hidden_bias, {.presence = Presence::expected});
+  v.output("doutput_weight", a.doutput_weight, shapes.output_weight, {.presence = Presence::expected});
+  v.output("doutput_bias", a.doutput_bias, shapes.output_bias, {.presence = Presence::expected});
 }
 
 Status check(const ImplicitFilterBackward&);
