@@ -44,6 +44,7 @@ const std::vector<Direction>& all_directions() {
     add_rotary(t);
     add_token_shift(t);
     add_varlen(t);
+    add_long_conv(t);
     add_gemm(t);
     add_linear(t);
     add_mlp(t);

@@ -53,6 +53,7 @@ void add_distribution_loss_faults(std::vector<SemanticFault>&);
 void add_conv_faults(std::vector<SemanticFault>&);
 void add_rotary_faults(std::vector<SemanticFault>&);
 void add_token_shift_faults(std::vector<SemanticFault>&);
+void add_long_conv_faults(std::vector<SemanticFault>&);
 void add_linear_faults(std::vector<SemanticFault>&);
 void add_feature_map_faults(std::vector<SemanticFault>&);
 void add_linear_loss_faults(std::vector<SemanticFault>&);

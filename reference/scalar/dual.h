@@ -57,6 +57,11 @@ inline Dual tanh_(const Dual& a) {
   const double v = std::tanh(a.v), c = std::cosh(a.v);
   return {v, dual::times(a.d, 1 / (c * c))};
 }
+inline Dual cos_(const Dual& a) { return {std::cos(a.v), dual::times(a.d, -std::sin(a.v))}; }
+inline Dual sin_(const Dual& a) { return {std::sin(a.v), dual::times(a.d, std::cos(a.v))}; }
+inline Dual erf_(const Dual& a) {
+  return {std::erf(a.v), dual::times(a.d, 2 * std::numbers::inv_sqrtpi * std::exp(-a.v * a.v))};
+}
 inline Sigmoid<Dual> sigmoid_(const Dual& a) {
   const Sigmoid<double> s = sigmoid_(a.v);
   const double d = dual::times(a.d, s.plus * s.minus);

@@ -27,6 +27,8 @@ struct FunctionError {
   // Both halves from one exponential e: its own 2, 0.5 of 1 + e, 1 of the reciprocal, 0.5 of the product,
   // and what e does to 1 + e, 1.
   double sigmoid = 5;
+  double cosine = 2;  // and sine; absolute
+  double erf = 2;    // accurate erf
   double divide = 1;  // also as a product with a rounded reciprocal
 };
 inline constexpr FunctionError kFunctionError;

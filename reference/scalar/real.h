@@ -17,6 +17,9 @@ inline double log1p_(double a) { return std::log1p(a); }
 inline double sqrt_(double a) { return std::sqrt(a); }
 inline double rsqrt_(double a) { return 1 / std::sqrt(a); }
 inline double tanh_(double a) { return std::tanh(a); }
+inline double cos_(double a) { return std::cos(a); }
+inline double sin_(double a) { return std::sin(a); }
+inline double erf_(double a) { return std::erf(a); }
 inline double abs_(double a) { return std::abs(a); }
 
 // NaN stays, as it must in a kernel (std::fmax drops it).

@@ -1,5 +1,5 @@
 // The scalars that every reference can be evaluated on, and the vocabulary its text is written in: + - * /,
-// unary -, exp_ exp2_ log_ log2_ log1p_ sqrt_ rsqrt_ tanh_ sigmoid_ abs_ max_ min_, less_ with select_, sum, store_as,
+// unary -, exp_ exp2_ log_ log2_ log1p_ sqrt_ rsqrt_ tanh_ cos_ sin_ erf_ sigmoid_ abs_ max_ min_, less_ with select_, sum, store_as,
 // detach, value, is_nan.
 //
 //   double          the answer

@@ -62,6 +62,12 @@ SingleBy<A> rsqrt_(SingleBy<A> a) { return single::of<A>(1.0f / std::sqrt(a.v));
 template <Accumulation A>
 SingleBy<A> tanh_(SingleBy<A> a) { return single::of<A>(std::tanh(a.v)); }
 template <Accumulation A>
+SingleBy<A> cos_(SingleBy<A> a) { return single::of<A>(std::cos(a.v)); }
+template <Accumulation A>
+SingleBy<A> sin_(SingleBy<A> a) { return single::of<A>(std::sin(a.v)); }
+template <Accumulation A>
+SingleBy<A> erf_(SingleBy<A> a) { return single::of<A>(std::erf(a.v)); }
+template <Accumulation A>
 SingleBy<A> abs_(SingleBy<A> a) { return single::of<A>(std::abs(a.v)); }
 template <Accumulation A>
 SingleBy<A> max_(SingleBy<A> a, SingleBy<A> b) {
