@@ -300,7 +300,7 @@ class LinearLoss {
     for (int64_t i = 0; i < p_.plan.chunks; ++i) {
       Classes c = classes_of(i);
       if (Status s = project(c_.x, c.weight, c.bias, c.logits); !s.ok()) return s;
-      c.rows.partial = true;
+      c.rows.without_lse = true;
       c.rows.z_loss_factor = 0;
       c.rows.lse_out = p_.lse_parts + i * p_.T;
       c.rows.loss_rows = p_.loss_parts + i * p_.T;

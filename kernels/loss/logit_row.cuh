@@ -37,7 +37,7 @@ struct LogitArgs {
   int64_t loss_stride = 1, z_loss_stride = 1, lse_out_stride = 1;
   int64_t* invalid_labels = nullptr;  // may be absent
   int64_t first_row = 0;              // of these rows among those of the whole call, for invalid_labels
-  bool partial = false;               // some of the classes: loss_rows take what other classes add to, without lse
+  bool without_lse = false;           // a shard's loss lacks the log-sum-exp, which needs all shards
 };
 
 enum class LabelState { ignored, invalid, local, foreign };
@@ -210,7 +210,7 @@ FLA_DEVICE void store_skipped_row(const LogitArgs& a, int64_t row, LabelState st
 // The loss of a row from its statistics; z_label is 0 where the label is foreign.
 FLA_DEVICE void store_loss(const LogitArgs& a, int64_t row, float lse, float z_label, float z_sum) {
   const float z_loss = a.z_loss_factor == 0.0f ? 0.0f : a.z_loss_factor * lse * lse;
-  float loss = a.partial ? 0.0f : lse;
+  float loss = a.without_lse ? 0.0f : lse;
   if (a.smoothing != 1.0f) loss -= (1.0f - a.smoothing) * z_label;  // 0 * -inf is not 0
   if (a.smoothing != 0.0f) loss -= a.smoothing_per_class * z_sum;
   store_row(a, row, loss + z_loss, z_loss, lse);

@@ -29,9 +29,10 @@ struct LinearLossPlan {
 //
 // Workspace, exactly, each term rounded up to 256 bytes, C = chunk, n = chunks, e = bytes per element of x, R64 rounding
 // up to 64:
-//   fast  e C R64(V), 4 V H for a dweight of 16 bits when n > 1, 4 V (n + ceil(C / 64)) for dbias
-//   lean  e T R64(C), 4 T H for a dx of 16 bits when n > 1, 8 T n for the statistics of chunks, 4 C ceil(T / 64) for dbias
-//   both  4 T each for the losses and z-losses of rows that are reduced and for an lse that is not asked for but needed,
+//   fast  e C R64(V), 4 V H for a dweight of 16 bits when n > 1, 4 V n and 4 V ceil(C / 64) for dbias
+//   lean  e T R64(C), 4 T H for a dx of 16 bits when n > 1, twice 4 T n for the statistics of chunks, 4 V and
+//         4 C ceil(T / 64) for dbias
+//   both  4 T each for the losses and z-losses that are reduced, and for the lse of fwd_bwd where it is not asked for,
 //         512 for the divisor, and what the largest product may use (32 MiB at most, none without a GPU)
 // fast has 4096 tokens in a chunk unless `chunk` says otherwise or `workspace_limit` (bytes; 0: none) is lower. Then the
 // first that fits of: fast by 2048 and 1024 tokens, lean by 8192 down to 1024 classes, fast by 512 down to 128 tokens,
