@@ -50,6 +50,7 @@ void add_norm_family_faults(std::vector<SemanticFault>&);
 void add_activation_faults(std::vector<SemanticFault>&);
 void add_loss_faults(std::vector<SemanticFault>&);
 void add_distribution_loss_faults(std::vector<SemanticFault>&);
+void add_token_loss_faults(std::vector<SemanticFault>&);
 void add_conv_faults(std::vector<SemanticFault>&);
 void add_rotary_faults(std::vector<SemanticFault>&);
 void add_token_shift_faults(std::vector<SemanticFault>&);

@@ -19,6 +19,7 @@ std::vector<SemanticFault> semantic_faults() {
   add_activation_faults(all);
   add_loss_faults(all);
   add_distribution_loss_faults(all);
+  add_token_loss_faults(all);
   add_conv_faults(all);
   add_rotary_faults(all);
   add_token_shift_faults(all);

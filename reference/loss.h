@@ -77,6 +77,15 @@ class CrossEntropyTerms {
     return g * scale_ * (slope * inner);
   }
 
+  // d entropy / d logit of one element, times `h`. A probability of 0 adds nothing.
+  S entropy_gradient(const S& h, const S& logit, const S& lse, const S& entropy) const {
+    const Capped chained = chain(logit);
+    const S log_p = exponent(chained.z, lse);
+    if (value(log_p) == -std::numeric_limits<double>::infinity()) return S(0.0);
+    const S slope = S(1.0) - chained.tanh * chained.tanh;
+    return -(h * scale_ * (slope * (exp_(log_p) * (log_p + entropy))));
+  }
+
  private:
   // z - lse. For 16-bit gradients kernels form it in base 2, where each term is rounded once more.
   S exponent(const S& z, const S& lse) const {

@@ -1,9 +1,15 @@
 // The reference stands before the table, which looks its functions up by name.
+#include "reference/cross_entropy_shards.h"
 #include "reference/distribution_loss.h"
 #include "reference/loss.h"
+#include "reference/policy_loss.h"
+#include "reference/token_logp.h"
 
+#include "fla/cross_entropy_shards.h"
 #include "fla/distribution_loss.h"
 #include "fla/loss.h"
+#include "fla/policy_loss.h"
+#include "fla/token_logp.h"
 #include "harness/operator_table.h"
 #include "harness/operators/operators.h"
 
@@ -13,7 +19,16 @@ void add_loss(std::vector<Direction>& table) {
   table.push_back(direction<CrossEntropyForward>("cross_entropy", "fwd", {.sample_dim = "T"}));
   table.push_back(direction<CrossEntropyBackward>("cross_entropy", "bwd", {.sample_dim = "T", .backward_of = "fwd"}));
   table.push_back(direction<CrossEntropyForwardBackward>("cross_entropy", "fwd_bwd", {.sample_dim = "T"}));
+  table.push_back(direction<CrossEntropyShardStats>("cross_entropy_shards", "stats", {.sample_dim = "T"}));
+  table.push_back(direction<CrossEntropyShardCombine>("cross_entropy_shards", "combine", {.sample_dim = "T"}));
   table.push_back(direction<KlDivForwardBackward>("kl_div_logits", "fwd_bwd", {.sample_dim = "T"}));
+  table.push_back(direction<LogSumExpForward>("logsumexp", "fwd", {.sample_dim = "T"}));
+  table.push_back(direction<LogSumExpBackward>("logsumexp", "bwd", {.sample_dim = "T", .backward_of = "fwd"}));
+  table.push_back(direction<SelectiveLogSoftmaxForward>("selective_log_softmax", "fwd", {.sample_dim = "T"}));
+  table.push_back(
+      direction<SelectiveLogSoftmaxBackward>("selective_log_softmax", "bwd", {.sample_dim = "T", .backward_of = "fwd"}));
+  table.push_back(direction<GrpoLossForward>("grpo_loss", "fwd", {.sample_dim = "B"}));
+  table.push_back(direction<GrpoLossBackward>("grpo_loss", "bwd", {.sample_dim = "B", .backward_of = "fwd"}));
 }
 
 }  // namespace fla::harness

@@ -2,8 +2,6 @@
 // device, in a kernel of a few microseconds before the gradient, or in the one that sums the rows' losses.
 #include "loss/cross_entropy.cuh"
 
-#include <cmath>
-
 #include "common/workspace.h"
 #include "fla/validate.h"
 
@@ -16,12 +14,7 @@ template <class A>
 Status check_common(const A& a) {
   const int64_t columns = a.logits.size[1];
   if (Status s = check_classes(columns); !s.ok()) return s;
-  if (a.total_classes != 0 && a.class_start + columns > a.total_classes)
-    return error(StatusCode::invalid_argument, "class_start: %lld + V exceeds total_classes %lld",
-                 static_cast<long long>(a.class_start), static_cast<long long>(a.total_classes));
-  if (a.total_classes == 0 && a.class_start != 0)
-    return error(StatusCode::invalid_argument, "class_start: needs total_classes");
-  return {};
+  return check_shard(a.class_start, columns, a.total_classes);
 }
 
 template <class A>
@@ -29,11 +22,7 @@ LogitArgs logit_args(const A& a) {
   LogitArgs args = rows_of(a.logits, a.labels, a.ignore_index);
   args.class_start = a.class_start;
   if (a.total_classes != 0) args.total_classes = a.total_classes;
-  args.scale = a.logit_scale;
-  if (std::isfinite(a.softcap)) {
-    args.cap = a.softcap;
-    args.scale_over_cap = a.logit_scale / a.softcap;
-  }
+  set_chain(args, a.logit_scale, a.softcap);
   args.smoothing = a.label_smoothing;
   args.smoothing_per_class = static_cast<float>(static_cast<double>(a.label_smoothing) / static_cast<double>(args.total_classes));
   args.z_loss_factor = a.lse_square_scale;

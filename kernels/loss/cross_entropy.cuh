@@ -1,6 +1,8 @@
 // The launchers behind the three forms of cross entropy.
 #pragma once
 
+#include <cmath>
+
 #include "common/dispatch.h"
 #include "common/launch.h"
 #include "common/workspace.h"
@@ -43,6 +45,14 @@ inline Status check_classes(int64_t columns) {
   return {};
 }
 
+inline Status check_shard(int64_t class_start, int64_t columns, int64_t total_classes) {
+  if (total_classes != 0 && class_start + columns > total_classes)
+    return error(StatusCode::invalid_argument, "class_start: %lld + V exceeds total_classes %lld",
+                 static_cast<long long>(class_start), static_cast<long long>(total_classes));
+  if (total_classes == 0 && class_start != 0) return error(StatusCode::invalid_argument, "class_start: needs total_classes");
+  return {};
+}
+
 // Rows of logits [T, V] and, if there are any, their labels; everything else as by default.
 inline LogitArgs rows_of(const Tensor& logits, const Tensor& labels, int64_t ignore_index) {
   LogitArgs args;
@@ -55,6 +65,13 @@ inline LogitArgs rows_of(const Tensor& logits, const Tensor& labels, int64_t ign
   args.ignore_index = ignore_index;
   args.total_classes = logits.size[1];
   return args;
+}
+
+inline void set_chain(LogitArgs& args, float scale, float softcap) {
+  args.scale = scale;
+  if (!std::isfinite(softcap)) return;
+  args.cap = softcap;
+  args.scale_over_cap = scale / softcap;
 }
 
 // Whether a row of logits and its row of gradients meet 16-byte boundaries at the same columns.

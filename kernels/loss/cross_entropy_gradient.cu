@@ -36,7 +36,8 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4) gradient_kernel(FLA_PARAMETERS LogitArgs
   const Label label = read_label(a, row);
   const bool zero = label.state == LabelState::ignored || label.state == LabelState::invalid;
   const float lse = load_float(a.lse + row * a.lse_stride);
-  const auto gradient = row_gradient<T, kPlain>(a, label, lse, upstream_factor(a, row));
+  auto gradient = row_gradient<T, kPlain>(a, label, lse, upstream_factor(a, row));
+  if constexpr (!kPlain) gradient.add_entropy(a, row);
   FLA_UNROLL
   for (int i = 0; i < kVectors; ++i) {
     const int vector = first + i * kThreads, column = head + vector * kWidth;

@@ -44,8 +44,13 @@ struct Batch {
   }
 };
 
-template <class T, bool kPlain>
-FLA_KERNEL void FLA_BOUNDS(kThreads, 5) statistics_kernel(FLA_PARAMETERS LogitArgs a) {
+FLA_DEVICE void store_entropy(const LogitArgs& a, int64_t row, float entropy) {
+  store_float(a.entropy_rows + row * a.entropy_stride, entropy);
+}
+
+// kEntropy: with the entropy, and without smoothing.
+template <class T, bool kPlain, bool kEntropy>
+FLA_KERNEL void FLA_BOUNDS(kThreads, kEntropy ? 4 : 5) statistics_kernel(FLA_PARAMETERS LogitArgs a) {
   constexpr int kBatch = 4;
   auto* shared = shared_memory<LossShared>();
   const int thread = static_cast<int>(threadIdx.x);
@@ -59,12 +64,13 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 5) statistics_kernel(FLA_PARAMETERS LogitAr
   const Label label = read_label(a, row);
   if (label.state == LabelState::ignored || label.state == LabelState::invalid) {
     if (thread == 0) store_skipped_row(a, row, label.state);
+    if (kEntropy && thread == 0) store_entropy(a, row, label.state == LabelState::invalid ? NAN : 0.0f);
     return;  // the whole block, before any barrier
   }
   float z_label = 0.0f;
   if (thread == 0 && label.column >= 0) z_label = LogitChain<kPlain>::z(a, load_float(logits + label.column));
 
-  LogitStatistics<kPlain> seen;
+  LogitStatistics<kPlain, kEntropy> seen;
   for (int first = thread; first < span.vectors; first += kBatch * kThreads) {
     if (first != thread) batch.read(vectors, first, span.vectors);
     batch.add_to(seen, a, first, span.vectors);
@@ -75,7 +81,13 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 5) statistics_kernel(FLA_PARAMETERS LogitAr
   }
   const SoftmaxState total = block_merge(seen.softmax, shared->softmax);
   float z_sum = 0.0f;
-  if constexpr (!kPlain) z_sum = block_sum(seen.sum, shared->sum);
+  if constexpr (kEntropy) {
+    // log sum - mean of (t - max) ln 2: nothing here is as large as the log-sum-exp.
+    const float weighted = block_sum(seen.weighted_from(total.max), shared->sum);
+    if (thread == 0) store_entropy(a, row, math::log(total.sum) - math::kLn2 * weighted / total.sum);
+  } else if constexpr (!kPlain) {
+    z_sum = block_sum(seen.sum, shared->sum);
+  }
   if (thread == 0) store_loss(a, row, log_sum_exp(total), z_label, z_sum);
 }
 
@@ -123,7 +135,9 @@ Status cross_entropy_statistics(const LogitArgs& a, DType dtype, Stream stream) 
   const Launch shape{.grid = a.rows, .block = kThreads, .shared_bytes = sizeof(LossShared), .stream = stream};
   return dispatch_float(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    return chain_is_plain(a) ? launch<&statistics_kernel<T, true>>(shape, a) : launch<&statistics_kernel<T, false>>(shape, a);
+    if (a.entropy_rows) return launch<&statistics_kernel<T, false, true>>(shape, a);
+    return chain_is_plain(a) ? launch<&statistics_kernel<T, true, false>>(shape, a)
+                             : launch<&statistics_kernel<T, false, false>>(shape, a);
   });
 }
 

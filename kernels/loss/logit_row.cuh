@@ -34,10 +34,17 @@ struct LogitArgs {
   float* loss_rows = nullptr;
   float* z_loss_rows = nullptr;       // may be absent
   float* lse_out = nullptr;           // may be absent
+  DType lse_out_dtype = DType::f32;
   int64_t loss_stride = 1, z_loss_stride = 1, lse_out_stride = 1;
   int64_t* invalid_labels = nullptr;  // may be absent
   int64_t first_row = 0;              // of these rows among those of the whole call, for invalid_labels
+  float loss_scale = 1;               // -1: what is stored is the label's log-probability
   bool without_lse = false;           // a shard's loss lacks the log-sum-exp, which needs all shards
+  // Entropy of the row's softmax: out, or with its upstream gradient in. Absent: nothing of it is computed.
+  float* entropy_rows = nullptr;
+  const float* entropy = nullptr;
+  const float* dentropy = nullptr;
+  int64_t entropy_stride = 1, dentropy_stride = 0;
 };
 
 enum class LabelState { ignored, invalid, local, foreign };
@@ -65,13 +72,14 @@ struct LogitChain {
     if (kPlain || a.cap == 0.0f) return logit * a.scale;
     return a.cap * math::tanh(logit * a.scale_over_cap);
   }
-  // p and the slope dz / d(logit) without the scale, given the row's log-sum-exp. `scale` and `cap` are a.scale and
+  // p, its logarithm and the slope dz / d(logit) without the scale, given the row's log-sum-exp. `scale` and `cap` are a.scale and
   // a.cap, or both and lse times log2(e) with kBase2: one rounding of the exponent more, which costs |x| u and
   // saves four instructions; a 16-bit result does not show it.
   template <bool kBase2>
-  static FLA_DEVICE float probability(const LogitArgs& a, float logit, float scale, float cap, float lse, float& slope) {
+  static FLA_DEVICE float probability(const LogitArgs& a, float logit, float scale, float cap, float lse, float& slope,
+                                      float& exponent) {
     slope = 1.0f;
-    float exponent = fmaf(logit, scale, -lse);
+    exponent = fmaf(logit, scale, -lse);
     if (!kPlain && a.cap != 0.0f) {
       const float t = math::tanh(logit * a.scale_over_cap);
       slope = 1.0f - t * t;
@@ -90,9 +98,21 @@ struct RowGradient {
   float scale, cap, lse;  // of the exponent, in base 2 or e
   float factor, weight, weight_and_factor, smoothing_and_factor, smoothing_per_class, label_term;
   int32_t label_column;
+  // The gradient of the entropy, -dentropy p (log p + entropy): a weight of p that is linear in log p.
+  float entropy_weight = 0, entropy_slope = 0;
 
-  FLA_DEVICE float probability(const LogitArgs& a, float logit, float& slope) const {
-    return LogitChain<kPlain>::template probability<kBase2>(a, logit, scale, cap, lse, slope);
+  FLA_DEVICE void add_entropy(const LogitArgs& a, int64_t row) {
+    if (!a.dentropy) return;
+    const float h = -a.scale * load_float(a.dentropy + row * a.dentropy_stride);
+    entropy_weight = h * load_float(a.entropy + row * a.entropy_stride);
+    entropy_slope = kBase2 ? h * math::kLn2 : h;
+  }
+  FLA_DEVICE float weight_of_entropy(float exponent) const {
+    return fmaf(entropy_slope, math::max_with_nan(exponent, -1e4f), entropy_weight);  // 0 log 0 is 0
+  }
+
+  FLA_DEVICE float probability(const LogitArgs& a, float logit, float& slope, float& exponent) const {
+    return LogitChain<kPlain>::template probability<kBase2>(a, logit, scale, cap, lse, slope, exponent);
   }
 
   // The gradients of N logits from `column` on, formed in fp32. The label's element is formed apart, its three terms
@@ -102,17 +122,19 @@ struct RowGradient {
     const auto label = static_cast<uint32_t>(label_column - column);
     float label_gradient = 0.0f;
     if (label < static_cast<uint32_t>(N)) {
-      float logit = values[0], slope;
+      float logit = values[0], slope, exponent;
       FLA_UNROLL
       for (int e = 1; e < N; ++e) logit = static_cast<uint32_t>(e) == label ? values[e] : logit;
-      const float p = probability(a, logit, slope);
+      const float p = probability(a, logit, slope, exponent);
       label_gradient = factor * slope * (fmaf(weight, p, -smoothing_per_class) - label_term);
+      if constexpr (!kPlain) label_gradient = fmaf(slope * p, weight_of_entropy(exponent), label_gradient);
     }
     FLA_UNROLL
     for (int e = 0; e < N; ++e) {
-      float slope;
-      const float p = probability(a, values[e], slope);
-      values[e] = kPlain ? weight_and_factor * p : slope * fmaf(weight_and_factor, p, -smoothing_and_factor);
+      float slope, exponent;
+      const float p = probability(a, values[e], slope, exponent);
+      values[e] = kPlain ? weight_and_factor * p
+                         : slope * fmaf(weight_and_factor + weight_of_entropy(exponent), p, -smoothing_and_factor);
     }
     if (label < static_cast<uint32_t>(N)) {
       FLA_UNROLL
@@ -144,10 +166,11 @@ struct RowSpan {
 };
 
 // Running statistics of the logits that one thread has seen.
-template <bool kPlain>
+template <bool kPlain, bool kEntropy = false>
 struct LogitStatistics {
   SoftmaxState softmax;
-  float sum = 0.0f;  // of z, for smoothing
+  float sum = 0.0f;       // of z, for smoothing
+  float weighted = 0.0f;  // sum of 2^(t - max) (t - max), for the entropy
 
   // Consumes its argument. In base 2 from the first multiplication on: t = z log2(e).
   template <int N>
@@ -166,6 +189,7 @@ struct LogitStatistics {
     for (int i = 1; i < N; ++i) top = fmaxf(top, logits[i]);
     top *= to_base_2;
     if (top > softmax.max) {
+      if constexpr (kEntropy) weighted = weighted_from(top);
       softmax.sum *= math::exp2(softmax.max - top);
       softmax.max = top;
     }
@@ -173,9 +197,21 @@ struct LogitStatistics {
     const float base = softmax.max == -INFINITY ? 0.0f : softmax.max;
     // Four chains of additions, so that none waits for the one before.
     float parts[4] = {};
+    float terms = 0.0f;
     FLA_UNROLL
-    for (int i = 0; i < N; ++i) parts[i % 4] += math::exp2(fmaf(logits[i], to_base_2, -base));
+    for (int i = 0; i < N; ++i) {
+      const float below = fmaf(logits[i], to_base_2, -base), e = math::exp2(below);
+      parts[i % 4] += e;
+      if constexpr (kEntropy) terms = fmaf(e, math::max_with_nan(below, -1e4f), terms);  // 0 log 0 is 0
+    }
     softmax.sum += (parts[0] + parts[1]) + (parts[2] + parts[3]);
+    weighted += terms;
+  }
+
+  // `weighted` as it is relative to a larger maximum.
+  FLA_DEVICE float weighted_from(float max) const {
+    const float lower = softmax.max - max;
+    return softmax.sum == 0.0f ? 0.0f : math::exp2(lower) * fmaf(lower, softmax.sum, weighted);
   }
 };
 
@@ -194,7 +230,7 @@ FLA_DEVICE float log_sum_exp(const SoftmaxState& s) {
 FLA_DEVICE void store_row(const LogitArgs& a, int64_t row, float loss, float z_loss, float lse) {
   if (a.loss_rows) store_float(a.loss_rows + row * a.loss_stride, loss);
   if (a.z_loss_rows) store_float(a.z_loss_rows + row * a.z_loss_stride, z_loss);
-  if (a.lse_out) store_float(a.lse_out + row * a.lse_out_stride, lse);
+  if (a.lse_out) store_float(AnyFloat{a.lse_out, a.lse_out_dtype}, row * a.lse_out_stride, lse);
 }
 
 // A row whose logits are not looked at: ignored, or its label invalid.
@@ -213,7 +249,7 @@ FLA_DEVICE void store_loss(const LogitArgs& a, int64_t row, float lse, float z_l
   float loss = a.without_lse ? 0.0f : lse;
   if (a.smoothing != 1.0f) loss -= (1.0f - a.smoothing) * z_label;  // 0 * -inf is not 0
   if (a.smoothing != 0.0f) loss -= a.smoothing_per_class * z_sum;
-  store_row(a, row, loss + z_loss, z_loss, lse);
+  store_row(a, row, a.loss_scale * (loss + z_loss), z_loss, lse);
 }
 
 // The factor of every gradient of a row: upstream, divisor and logit scale.
@@ -241,7 +277,9 @@ FLA_DEVICE RowGradient<T, kPlain> row_gradient(const LogitArgs& a, const Label& 
           label.column >= 0 ? label.column : INT32_MIN / 2};
 }
 
-// No cap, no smoothing, a positive scale: the kernels' fast form.
-inline bool chain_is_plain(const LogitArgs& a) { return a.cap == 0.0f && a.smoothing == 0.0f && a.scale > 0.0f; }
+// No cap, no smoothing, no entropy, a positive scale: the kernels' fast form.
+inline bool chain_is_plain(const LogitArgs& a) {
+  return a.cap == 0.0f && a.smoothing == 0.0f && a.scale > 0.0f && !a.dentropy && !a.entropy_rows;
+}
 
 }  // namespace fla::detail

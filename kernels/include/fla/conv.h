@@ -40,8 +40,6 @@ struct CausalConv1dForward {
   ConvActivation activation = ConvActivation::none;
 };
 
-inline constexpr DTypes kMaskTypes = kFloats | only(DType::u8) | only(DType::i32);
-
 template <class V>
 void describe(V& v, CausalConv1dForward& a) {
   v.option("activation", a.activation, kConvActivationNames);

@@ -65,6 +65,7 @@ constexpr DTypes only(DType t) { return 1u << static_cast<int>(t); }
 inline constexpr DTypes kFloats = only(DType::f32) | only(DType::f16) | only(DType::bf16);
 inline constexpr DTypes kF32 = only(DType::f32);
 inline constexpr DTypes kIndex = only(DType::i32) | only(DType::i64);
+inline constexpr DTypes kMaskTypes = kFloats | only(DType::u8) | only(DType::i32);
 
 // What the numbers of a tensor mean; the harness fills accordingly and hostile-content tests aim at it.
 struct Content {

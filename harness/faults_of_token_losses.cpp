@@ -1,0 +1,71 @@
+// How log-probabilities of tokens and the losses on them go wrong.
+#include <cmath>
+
+#include "fla/policy_loss.h"
+#include "fla/token_logp.h"
+#include "harness/self_test_layers.h"
+
+namespace fla::harness {
+namespace {
+
+bool is_forward(const Problem& p) { return p.origin.direction->name == "fwd"; }
+
+float& beta(Problem& p) {
+  return is_forward(p) ? arguments<GrpoLossForward>(p).beta : arguments<GrpoLossBackward>(p).beta;
+}
+LogitChainOptions& chain(Problem& p) {
+  return is_forward(p) ? static_cast<LogitChainOptions&>(arguments<SelectiveLogSoftmaxForward>(p))
+                       : arguments<SelectiveLogSoftmaxBackward>(p);
+}
+
+void keep_all_tokens(Problem& p) {
+  for (double& m : real(p, "completion_mask")) m = 1;
+}
+// The token of the row itself, not the one that it predicts.
+void shift_ids(Problem& p) {
+  std::vector<int64_t>& ids = integer(p, "input_ids");
+  std::rotate(ids.begin(), ids.end() - 1, ids.end());
+}
+void first_advantage_for_all(Problem& p) {
+  for (double& a : real(p, "advantages")) a = real(p, "advantages").front();
+}
+void other_sign(std::vector<double>& values) {
+  for (double& v : values) v = -v;
+}
+
+void add_grpo(std::vector<SemanticFault>& all, const char* direction) {
+  const std::string plain = std::string("grpo_loss.") + direction + ":B=3,L=12,S=16,V=48,logits=?";
+  all.push_back({"masked tokens kept", plain + ",completion_mask=f32", of_other_call(keep_all_tokens)});
+  all.push_back({"token of the row itself", plain, of_other_call(shift_ids)});
+  all.push_back({"advantage of sequence 0 for all", plain, of_other_call(first_advantage_for_all)});
+  all.push_back({"advantage of other sign", plain, of_other_call([](Problem& p) { other_sign(real(p, "advantages")); })});
+  all.push_back({"kl missing", plain, of_other_call([](Problem& p) { beta(p) = 0; })});
+  all.push_back({"kl of other sign", plain, of_other_call([](Problem& p) { beta(p) = -beta(p); })});
+}
+
+void add_selective(std::vector<SemanticFault>& all) {
+  const std::string forward = "selective_log_softmax.fwd:T=12,V=96,logits=?,entropy=f32";
+  const std::string backward = "selective_log_softmax.bwd:T=12,V=96,logits=?,entropy=f32";
+  for (const std::string& plain : {forward, backward}) {
+    all.push_back({"scale missing", plain + ",logit_scale=0.5", of_other_call([](Problem& p) { chain(p).logit_scale = 1; })});
+    all.push_back({"label of another row", plain, of_other_call([](Problem& p) { rotate_rows(integer(p, "labels"), 1); })});
+  }
+  all.push_back({"logp of other sign", forward, negated("logp")});
+  all.push_back({"entropy of other sign", forward, negated("entropy")});
+  all.push_back({"accumulator in bf16", forward, accumulated(Scalar::single_bf16_sum)});
+  all.push_back({"gradient of the entropy missing", backward, of_other_call([](Problem& p) {
+                   for (double& v : real(p, "dentropy")) v = 0;
+                 })});
+  all.push_back({"entropy of another row", backward, of_other_call([](Problem& p) { rotate_rows(real(p, "entropy"), 1); })});
+  all.push_back({"dlogits of other sign", backward, negated("dlogits")});
+}
+
+}  // namespace
+
+void add_token_loss_faults(std::vector<SemanticFault>& all) {
+  add_grpo(all, "fwd");
+  add_grpo(all, "bwd");
+  add_selective(all);
+}
+
+}  // namespace fla::harness
