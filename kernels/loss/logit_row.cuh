@@ -99,16 +99,17 @@ struct RowGradient {
   float factor, weight, weight_and_factor, smoothing_and_factor, smoothing_per_class, label_term;
   int32_t label_column;
   // The gradient of the entropy, -dentropy p (log p + entropy): a weight of p that is linear in log p.
-  float entropy_weight = 0, entropy_slope = 0;
+  float entropy = 0, entropy_factor = 0;
 
   FLA_DEVICE void add_entropy(const LogitArgs& a, int64_t row) {
     if (!a.dentropy) return;
-    const float h = -a.scale * load_float(a.dentropy + row * a.dentropy_stride);
-    entropy_weight = h * load_float(a.entropy + row * a.entropy_stride);
-    entropy_slope = kBase2 ? h * math::kLn2 : h;
+    entropy = load_float(a.entropy + row * a.entropy_stride);
+    entropy_factor = -a.scale * load_float(a.dentropy + row * a.dentropy_stride);
   }
-  FLA_DEVICE float weight_of_entropy(float exponent) const {
-    return fmaf(entropy_slope, math::max_with_nan(exponent, -1e4f), entropy_weight);  // 0 log 0 is 0
+  // `weight` of p with that of the entropy's gradient added; 0 log 0 is 0.
+  FLA_DEVICE float with_entropy(float weight, float exponent) const {
+    const float log_p = math::max_with_nan(exponent, -1e4f);
+    return fmaf(entropy_factor, fmaf(log_p, kBase2 ? math::kLn2 : 1.0f, entropy), weight);
   }
 
   FLA_DEVICE float probability(const LogitArgs& a, float logit, float& slope, float& exponent) const {
@@ -127,14 +128,14 @@ struct RowGradient {
       for (int e = 1; e < N; ++e) logit = static_cast<uint32_t>(e) == label ? values[e] : logit;
       const float p = probability(a, logit, slope, exponent);
       label_gradient = factor * slope * (fmaf(weight, p, -smoothing_per_class) - label_term);
-      if constexpr (!kPlain) label_gradient = fmaf(slope * p, weight_of_entropy(exponent), label_gradient);
+      if constexpr (!kPlain) label_gradient = fmaf(slope * p, with_entropy(0.0f, exponent), label_gradient);
     }
     FLA_UNROLL
     for (int e = 0; e < N; ++e) {
       float slope, exponent;
       const float p = probability(a, values[e], slope, exponent);
       values[e] = kPlain ? weight_and_factor * p
-                         : slope * fmaf(weight_and_factor + weight_of_entropy(exponent), p, -smoothing_and_factor);
+                         : slope * fmaf(with_entropy(weight_and_factor, exponent), p, -smoothing_and_factor);
     }
     if (label < static_cast<uint32_t>(N)) {
       FLA_UNROLL
