@@ -30,12 +30,12 @@ struct LogitPass {
 
 // A linear loss of any kind: fields as in fla/linear_loss.h, absent where a form has none.
 struct LinearLossCall {
-  LinearCrossEntropyOptions options;
-  Tensor x, weight, bias, labels, normalizer, token_weights, dloss;
-  Tensor loss, z_loss, lse, invalid_labels;  // loss absent: lse is given, not made
-  Tensor dx, dweight, dbias;
+  LinearCrossEntropyOptions options = {};
+  Tensor x = {}, weight = {}, bias = {}, labels = {}, normalizer = {}, token_weights = {}, dloss = {};
+  Tensor loss = {}, z_loss = {}, lse = {}, invalid_labels = {};  // loss absent: lse is given, not made
+  Tensor dx = {}, dweight = {}, dbias = {};
   bool accumulate = false;
-  LogitPass pass;
+  LogitPass pass = {};
 
   bool makes_loss() const { return static_cast<bool>(loss); }
   bool makes_gradients() const { return dx || dweight || dbias; }

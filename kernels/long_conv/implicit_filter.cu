@@ -32,12 +32,14 @@ FLA_KERNEL void FLA_BOUNDS(kTableThreads, 4) pos_table_kernel(float* z, int64_t 
 
 struct ReluOrOne {  // one formula for both: half the kernels to compile
   bool one;
-  FLA_DEVICE void operator()(const float (&in)[1], float (&out)[1]) const {
+  template <class Forms>
+  FLA_DEVICE void operator()(Forms, const float (&in)[1], float (&out)[1]) const {
     out[0] = one ? 1.0f : math::max_with_nan(in[0], 0.0f);
   }
 };
 struct ReluGradient {  // of h and dh
-  FLA_DEVICE void operator()(const float (&in)[2], float (&out)[1]) const { out[0] = in[0] > 0.0f ? in[1] : 0.0f; }
+  template <class Forms>
+  FLA_DEVICE void operator()(Forms, const float (&in)[2], float (&out)[1]) const { out[0] = in[0] > 0.0f ? in[1] : 0.0f; }
 };
 
 // [n] as a matrix of one column.
