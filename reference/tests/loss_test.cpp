@@ -269,12 +269,13 @@ struct TwoRows {
   KlDivForwardBackward a;
   Tensors<double> t;
 
-  explicit TwoRows(Divergence divergence, std::vector<double> student = {0, kLn2, 0}, std::vector<double> teacher = kSixths) {
+  explicit TwoRows(Divergence divergence, const std::vector<double>& student = {0, kLn2, 0},
+                   const std::vector<double>& teacher = kSixths) {
     a.divergence = divergence;
     a.reduction = Reduction::none;
     allocate(a, {{"T", 1}, {"V", 3}}, {}, t);
-    t["logits"] = std::move(student);
-    t["target_logits"] = std::move(teacher);
+    std::ranges::copy(student, t["logits"].begin());
+    std::ranges::copy(teacher, t["target_logits"].begin());
     evaluate<double>(a);
   }
 };
