@@ -88,7 +88,7 @@ struct Direction {
   // while Tensor::dtype keeps naming the storage dtype; integer tensors hold int64_t whatever their dtype.
   void (*reference)(Scalar, const void* args) = nullptr;
 
-  std::string sample_dim;  // rows along this dim are independent: large cases check a sample of it
+  std::string sample_dim;  // rows along this dim are independent: large cases check a sample of it; empty: always whole
   bool batch_invariant = false;  // by promise, a row's bits do not depend on the other rows along sample_dim
   std::string backward_of;  // for "bwd": the direction whose saved tensors and names it continues ("fwd"), else empty
   // {a, b}: backward takes the forward's tensor b in place of its tensor a where the forward has b
