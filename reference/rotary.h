@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "fla/rotary.h"
-#include "reference/conv.h"
+#include "reference/sequences.h"
 #include "reference/view.h"
 
 namespace fla::reference {

@@ -8,8 +8,8 @@
 #pragma once
 
 #include "common/ptx.cuh"
+#include "common/sequence.cuh"
 #include "common/vector.cuh"
-#include "conv/causal_window.cuh"
 #include "rotary/rotary_plan.h"
 
 namespace fla::detail {
