@@ -28,6 +28,19 @@ void divide_variance_by_one_less(const Problem& p, Answers& a) {
   }
 }
 
+void add_pairs(std::vector<SemanticFault>& all) {
+  const std::string forward = "qk_norm.fwd:M=5,H=4,K=2,N=64,q=?", backward = "qk_norm.bwd:M=5,H=4,K=2,N=64,q=?";
+  all.push_back({"k with the weight of q", forward,
+                 of_other_call([](Problem& p) { real(p, "k_weight") = real(p, "q_weight"); }, {"k_out"})});
+  all.push_back({"rstd of q's next head", forward,
+                 with_answers([](const Problem& p, Answers& a) { rotate_rows(real(p, a, "q_rstd"), 1); })});
+  all.push_back({"dk with the weight of q", backward,
+                 of_other_call([](Problem& p) { real(p, "k_weight") = real(p, "q_weight"); }, {"dk"})});
+  all.push_back({"dk_weight without the last row", backward,
+                 of_other_call([](Problem& p) { std::fill(real(p, "dk_out").end() - 64, real(p, "dk_out").end(), 0.0); },
+                               {"dk_weight"})});
+}
+
 void add_centred(std::vector<SemanticFault>& all) {
   const std::string forward = "layer_norm.fwd:M=12,N=96,x=?,bias=?", backward = "layer_norm.bwd:M=12,N=96,x=?,bias=?";
   all.push_back({"mean not subtracted", forward,
@@ -127,6 +140,7 @@ void add_gated(std::vector<SemanticFault>& all) {
 
 void add_norm_family_faults(std::vector<SemanticFault>& all) {
   add_centred(all);
+  add_pairs(all);
   add_l2(all);
   add_gated(all);
 }

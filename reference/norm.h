@@ -4,6 +4,7 @@
 #include "fla/gated_norm.h"
 #include "fla/l2_norm.h"
 #include "fla/norm.h"
+#include "fla/qk_norm.h"
 #include "reference/short_forms.h"
 #include "reference/view.h"
 
@@ -148,6 +149,17 @@ void evaluate(const GatedNormForward<kKind>& a) {
 template <class S, NormKind kKind>
 void evaluate(const GatedNormBackward<kKind>& a) {
   differentiate_rows<S>(a, kKind == NormKind::layer, {a.gate, a.dgate, a.activation, a.gate_order});
+}
+
+template <class S>
+void evaluate(const QkNormForward& a) {
+  evaluate<S>(detail::q_norm(a));
+  evaluate<S>(detail::k_norm(a));
+}
+template <class S>
+void evaluate(const QkNormBackward& a) {
+  evaluate<S>(detail::q_norm(a));
+  evaluate<S>(detail::k_norm(a));
 }
 
 template <class S>

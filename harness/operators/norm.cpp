@@ -19,6 +19,9 @@ void add_norm(std::vector<Direction>& table) {
   table.push_back(direction<L2NormForward>("l2_norm", "fwd", forward));
   table.push_back(
       direction<L2NormBackward>("l2_norm", "bwd", {.sample_dim = "M", .backward_of = "fwd", .batch_invariant = true}));
+  table.push_back(direction<QkNormForward>("qk_norm", "fwd", forward));
+  table.push_back(
+      direction<QkNormBackward>("qk_norm", "bwd", {.sample_dim = "M", .backward_of = "fwd", .batch_invariant = true}));
   table.push_back(direction<LayerNormGatedForward>("layer_norm_gated", "fwd", forward));
   table.push_back(direction<LayerNormGatedBackward>("layer_norm_gated", "bwd", backward));
   table.push_back(direction<RmsNormGatedForward>("rms_norm_gated", "fwd", forward));

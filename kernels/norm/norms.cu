@@ -3,6 +3,7 @@
 #include "fla/gated_norm.h"
 #include "fla/l2_norm.h"
 #include "fla/norm.h"
+#include "fla/qk_norm.h"
 #include "fla/validate.h"
 #include "norm/row_norm.h"
 #include "norm/row_operand.cuh"
@@ -162,6 +163,31 @@ template <NormKind kKind>
 size_t workspace_bytes(const GatedNormBackward<kKind>& a) { return workspace_bytes(lower_backward(a)); }
 template <NormKind kKind>
 Status run(const GatedNormBackward<kKind>& a, Workspace w, Stream stream) { return run_backward(a, w, stream); }
+
+Status check(const QkNormForward& a) {
+  if (Status s = check_extent("q", a.q); !s.ok()) return s;
+  return check_extent("k", a.k);
+}
+Status run(const QkNormForward& a, Workspace, Stream stream) {
+  if (Status s = validate(a); !s.ok()) return s;
+  return run(lower_forward(q_norm(a)), lower_forward(k_norm(a)), stream);
+}
+Status check(const QkNormBackward& a) {
+  if (!a.dq && !a.dq_weight) return error(StatusCode::invalid_argument, "dq: no output is asked for");
+  if (!a.dk && !a.dk_weight) return error(StatusCode::invalid_argument, "dk: no output is asked for");
+  if (Status s = check_extent("q", a.q); !s.ok()) return s;
+  return check_extent("k", a.k);
+}
+size_t workspace_bytes(const QkNormBackward& a) {
+  const size_t q = workspace_bytes(lower_backward(q_norm(a))), k = workspace_bytes(lower_backward(k_norm(a)));
+  return q > k ? q : k;
+}
+Status run(const QkNormBackward& a, Workspace workspace, Stream stream) {
+  if (Status s = validate(a); !s.ok()) return s;
+  if (Status s = check_workspace(workspace, workspace_bytes(a)); !s.ok()) return s;
+  if (Status s = run(lower_backward(q_norm(a)), workspace, stream); !s.ok()) return s;
+  return run(lower_backward(k_norm(a)), workspace, stream);
+}
 
 Status check(const L2NormForward& a) { return check_extent("x", a.x); }
 Status run(const L2NormForward& a, Workspace, Stream stream) { return run_forward(a, stream); }

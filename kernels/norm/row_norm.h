@@ -34,6 +34,8 @@ struct RowNormBackward {
 
 // Arguments are valid.
 Status run(const RowNormForward&, Stream);
+// Both, in one launch where they are short rows of one length and the same dtypes.
+Status run(const RowNormForward&, const RowNormForward&, Stream);
 size_t workspace_bytes(const RowNormBackward&);
 Status run(const RowNormBackward&, Workspace, Stream);
 

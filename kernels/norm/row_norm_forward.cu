@@ -9,6 +9,9 @@ namespace fla::detail {
 extern template Status row_norm_forward<float>(ForwardArgs, Form, const RowPlan&, Stream);
 extern template Status row_norm_forward<f16>(ForwardArgs, Form, const RowPlan&, Stream);
 extern template Status row_norm_forward<bf16>(ForwardArgs, Form, const RowPlan&, Stream);
+extern template Status row_norm_forward_pair<float>(ForwardPair, const RowPlan&, Stream);
+extern template Status row_norm_forward_pair<f16>(ForwardPair, const RowPlan&, Stream);
+extern template Status row_norm_forward_pair<bf16>(ForwardPair, const RowPlan&, Stream);
 
 namespace {
 
@@ -94,16 +97,30 @@ Form form_of(const ForwardArgs& a, const RowNormForward& p) {
   return more ? Form::rms : Form::plain;
 }
 
-}  // namespace
+// A problem as kernels take it.
+struct Prepared {
+  ForwardArgs args;
+  Form form = Form::plain;
+  RowPlan plan;
+  DType dtype = DType::f32;
+  bool aligned = false;   // unit streamed: vectors of eight elements may be used
+  bool empty = false;
 
-Status run(const RowNormForward& p, Stream stream) {
+  bool may_be_paired() const {
+    return plan.unit == RowUnit::lanes && plan.vectors <= 2 && (form == Form::plain || form == Form::rms) &&
+           !args.second.data && args.weight;
+  }
+};
+
+Prepared prepare(const RowNormForward& p) {
+  Prepared result;
+  ForwardArgs& a = result.args;
   const RowExtent extent = row_extent(p.x);
-  if (extent.m == 0 || extent.g == 0) return {};
+  result.empty = extent.m == 0 || extent.g == 0;
   // A gate before the norm joins x like a residual.
   const bool gate_joins = p.gate && p.options.gate_before;
   const Tensor& second = gate_joins ? p.gate : p.residual;
   const Tensor gate = gate_joins ? Tensor{} : p.gate;
-  ForwardArgs a;
   a.x = row_operand(p.x);
   a.second = row_operand(second);
   a.gate = row_operand(gate);
@@ -125,20 +142,45 @@ Status run(const RowNormForward& p, Stream stream) {
   a.grid = {extent.m * extent.g, static_cast<uint32_t>(extent.g)};
   if (extent.g > 1) collapse(a);
 
-  const DType x = p.x.dtype;
+  const DType x = result.dtype = p.x.dtype;
   const int64_t width = 16 / size_of(x);
   auto vectors_fit = [&](int64_t elements) {
     return extent.n % elements == 0 &&
            all_rows_allow(elements, p.x, p.residual, p.gate, p.weight, p.bias, p.y, p.residual_out);
   };
   auto known = [&](const Tensor& t) { return !t || t.dtype == DType::f32 || t.dtype == x; };
-  const Form form = form_of(a, p);
-  const RowPlan plan = plan_row_forward(extent.n / width, static_cast<bool>(second), form == Form::plain);
-  const bool parameters_known = known(p.weight) && known(p.bias) && (!p.weight || !p.bias || p.weight.dtype == p.bias.dtype);
+  result.form = form_of(a, p);
+  result.aligned = vectors_fit(8);
+  const bool parameters_known =
+      known(p.weight) && known(p.bias) && (!p.weight || !p.bias || p.weight.dtype == p.bias.dtype);
   const bool gate_known = !gate || (gate.dtype == x && !second), sum_known = second || !p.residual_out;
-  if (plan.unit == RowUnit::streamed || !known(second) || !parameters_known || !gate_known || !sum_known || !vectors_fit(width))
-    return launch_streamed(a, vectors_fit(8), stream);
-  return dispatch_float(x, [&](auto tag) { return row_norm_forward<typename decltype(tag)::type>(a, form, plan, stream); });
+  if (known(second) && parameters_known && gate_known && sum_known && vectors_fit(width))
+    result.plan = plan_row_forward(extent.n / width, static_cast<bool>(second), result.form == Form::plain);
+  return result;
+}
+
+Status launch_prepared(const Prepared& p, Stream stream) {
+  if (p.empty) return {};
+  if (p.plan.unit == RowUnit::streamed) return launch_streamed(p.args, p.aligned, stream);
+  return dispatch_float(p.dtype, [&](auto tag) {
+    return row_norm_forward<typename decltype(tag)::type>(p.args, p.form, p.plan, stream);
+  });
+}
+
+}  // namespace
+
+Status run(const RowNormForward& p, Stream stream) { return launch_prepared(prepare(p), stream); }
+
+Status run(const RowNormForward& first, const RowNormForward& second, Stream stream) {
+  const Prepared a = prepare(first), b = prepare(second);
+  const bool alike = a.dtype == b.dtype && a.args.weight.dtype == b.args.weight.dtype && a.plan == b.plan;
+  if (a.empty || b.empty || !a.may_be_paired() || !b.may_be_paired() || !alike) {
+    if (Status s = launch_prepared(a, stream); !s.ok()) return s;
+    return launch_prepared(b, stream);
+  }
+  return dispatch_float(a.dtype, [&](auto tag) {
+    return row_norm_forward_pair<typename decltype(tag)::type>({a.args, b.args}, a.plan, stream);
+  });
 }
 
 }  // namespace fla::detail

@@ -28,14 +28,12 @@ constexpr int resident_lane_blocks() {
 // Short rows: several lanes share a row, several rows share a warp; the rows of one group of lanes have the same
 // parameters. Lanes beyond the last row work on one again without storing, so that every lane reaches the shuffles.
 template <class T, class S, class W, int kVectors, Form kForm>
-FLA_KERNEL void FLA_BOUNDS(128, (resident_lane_blocks<T, S, W, kVectors, kForm>()))
-    row_norm_forward_lanes(FLA_PARAMETERS ForwardArgs a) {
+FLA_DEVICE void forward_lanes(const ForwardArgs& a, uint32_t block) {
   constexpr int kWidth = 16 / sizeof(T), kTurns = kMostTurns<S, kVectors, kForm>;
-  wait_for_predecessor();
   const int lanes = 1 << a.lanes_log2, vectors = a.columns / kWidth;
   const uint32_t turns = kTurns == 1 ? 1 : a.turns;
   const int thread = static_cast<int>(threadIdx.x), lane = thread & (lanes - 1);
-  const int64_t team = (static_cast<int64_t>(blockIdx.x) * 128 + thread) >> a.lanes_log2;
+  const int64_t team = (static_cast<int64_t>(block) * 128 + thread) >> a.lanes_log2;
   RowAt first = row_at<kForm>(a, team);
   first.m *= turns;
   auto is_mine = [&](uint32_t i) { return i < turns && first.m + i < a.height; };
@@ -71,6 +69,27 @@ FLA_KERNEL void FLA_BOUNDS(128, (resident_lane_blocks<T, S, W, kVectors, kForm>(
     write_row<kForm, T, S, kFetch>(a, held[i], parameters, gate[i], rows[i], s, lane, lanes, mine ? vectors : 0);
     if (mine && lane == 0) store_statistic<kHasMean<kForm>>(a, rows[i], s);
   }
+}
+
+template <class T, class S, class W, int kVectors, Form kForm>
+FLA_KERNEL void FLA_BOUNDS(128, (resident_lane_blocks<T, S, W, kVectors, kForm>()))
+    row_norm_forward_lanes(FLA_PARAMETERS ForwardArgs a) {
+  wait_for_predecessor();
+  forward_lanes<T, S, W, kVectors, kForm>(a, blockIdx.x);
+}
+
+// Two norms in one launch: the first `split` blocks work on the first.
+struct ForwardPair {
+  ForwardArgs first, second;
+  uint32_t split = 0;
+};
+
+template <class T, class W, int kVectors>
+FLA_KERNEL void FLA_BOUNDS(128, (resident_lane_blocks<T, NoSecond, W, kVectors, Form::rms>()))
+    row_norm_forward_pair_lanes(FLA_PARAMETERS ForwardPair p) {
+  wait_for_predecessor();
+  if (blockIdx.x < p.split) forward_lanes<T, NoSecond, W, kVectors, Form::rms>(p.first, blockIdx.x);
+  else forward_lanes<T, NoSecond, W, kVectors, Form::rms>(p.second, blockIdx.x - p.split);
 }
 
 struct BlockShared {
@@ -174,19 +193,24 @@ inline constexpr int64_t kDependentBytes = 4 << 20;
 // From this many lanes on, four times as many as fit the machine, each may take several rows.
 inline constexpr int64_t kManyLanes = 1 << 20;
 
+// Gives lanes their rows; returns how many blocks of 128 that takes.
+inline int64_t lane_blocks(ForwardArgs& a, const RowPlan& plan, int most_turns) {
+  a.lanes_log2 = plan.lanes_log2;
+  a.height = static_cast<uint32_t>(a.grid.rows / a.grid.groups);
+  // Few rows had better be spread over the multiprocessors.
+  a.turns = a.grid.rows << plan.lanes_log2 >= kManyLanes ? static_cast<uint32_t>(most_turns) : 1;
+  return divide_up(divide_up(a.height, a.turns) * a.grid.groups << plan.lanes_log2, 128);
+}
+
 template <class T, class S, class W, Form kForm>
 Status launch_form(ForwardArgs& a, const RowPlan& plan, Stream stream) {
   const bool dependent = a.grid.rows * a.columns * static_cast<int64_t>(sizeof(T)) < kDependentBytes;
   if (plan.unit == RowUnit::lanes) {
     auto go = [&](auto vectors) {
-      constexpr int kVectors = decltype(vectors)::value, kTurns = kMostTurns<S, kVectors, kForm>;
-      a.lanes_log2 = plan.lanes_log2;
-      a.height = static_cast<uint32_t>(a.grid.rows / a.grid.groups);
-      // Few rows had better be spread over the multiprocessors.
-      a.turns = a.grid.rows << plan.lanes_log2 >= kManyLanes ? kTurns : 1;
-      const int64_t teams = divide_up(a.height, a.turns) * a.grid.groups;
+      constexpr int kVectors = decltype(vectors)::value;
+      const int64_t grid = lane_blocks(a, plan, kMostTurns<S, kVectors, kForm>);
       return launch<&row_norm_forward_lanes<T, S, W, kVectors, kForm>>(
-          {.grid = divide_up(teams << plan.lanes_log2, 128), .block = 128, .stream = stream, .dependent = dependent}, a);
+          {.grid = grid, .block = 128, .stream = stream, .dependent = dependent}, a);
     };
     if (plan.vectors == 1) return go(std::integral_constant<int, 1>{});
     if constexpr (!kIsLean<S, kForm>) {
@@ -233,6 +257,25 @@ Status row_norm_forward(ForwardArgs a, Form form, const RowPlan& plan, Stream st
   const bool f32_parameters = (a.weight ? a.weight : a.bias).dtype == DType::f32;
   return f32_parameters ? launch_with_parameters<T, float>(a, form, plan, stream)
                         : launch_with_parameters<T, T>(a, form, plan, stream);
+}
+
+// Two norms of form rms and unit lanes with one plan, no second stream and parameters of one dtype.
+template <class T, class W>
+Status launch_pair(ForwardPair& p, const RowPlan& plan, Stream stream) {
+  auto go = [&](auto vectors) {
+    constexpr int kVectors = decltype(vectors)::value, kTurns = kMostTurns<NoSecond, kVectors, Form::rms>;
+    const int64_t first = lane_blocks(p.first, plan, kTurns), second = lane_blocks(p.second, plan, kTurns);
+    if (first + second > 0x7fffffff) return launch_shape_error("grid", first + second);
+    p.split = static_cast<uint32_t>(first);
+    const int64_t bytes = (p.first.grid.rows + p.second.grid.rows) * p.first.columns * static_cast<int64_t>(sizeof(T));
+    return launch<&row_norm_forward_pair_lanes<T, W, kVectors>>(
+        {.grid = first + second, .block = 128, .stream = stream, .dependent = bytes < kDependentBytes}, p);
+  };
+  return plan.vectors == 1 ? go(std::integral_constant<int, 1>{}) : go(std::integral_constant<int, 2>{});
+}
+template <class T>
+Status row_norm_forward_pair(ForwardPair p, const RowPlan& plan, Stream stream) {
+  return p.first.weight.dtype == DType::f32 ? launch_pair<T, float>(p, plan, stream) : launch_pair<T, T>(p, plan, stream);
 }
 
 }  // namespace fla::detail
