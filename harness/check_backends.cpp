@@ -51,7 +51,7 @@ Backends choose_backends(const BackendWish& wish, char** argv) {
 }
 
 std::vector<int> parse_devices(const std::string& text, int count) {
-  std::set<int> wanted;
+  std::multiset<int> wanted;
   if (text == "all")
     for (int i = 0; i < count; ++i) wanted.insert(i);
   std::istringstream list(text == "all" ? "" : text);

@@ -36,7 +36,7 @@ struct Backends {
 // Throws NoDevice. Does not return when another program takes over.
 Backends choose_backends(const BackendWish&, char** argv);
 
-// "all" or "0,2": indices below `count`. Throws UsageError.
+// "all" or "0,2": indices below `count`, one for every worker. Throws UsageError.
 std::vector<int> parse_devices(const std::string& text, int count);
 
 }  // namespace fla::harness

@@ -28,7 +28,7 @@ void add_options(CLI::App& app, Options& o) {
          "--backend", run.backend.backend,
          "gpu, emulator or reference (default: kernels on the GPU, else on the emulator; and the references)")
       ->check(CLI::IsMember({"gpu", "emulator", "reference"}));
-  app.add_option("--devices", run.devices, "GPUs to use: all, or indices such as 0,2")->capture_default_str();
+  app.add_option("--devices", run.devices, "GPUs to use: all, or indices such as 0,2; 0,0 gives one GPU two workers")->capture_default_str();
   app.add_option("-j,--workers", run.workers, "Workers for emulator and references (default: one per core)")
       ->check(CLI::Range(1, 1024));
   app.add_option("--repeat", run.repeat, "Runs of each kernel, which must agree in every bit")

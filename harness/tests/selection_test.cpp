@@ -84,6 +84,7 @@ TEST(Selection, NonsenseIsAUsageError) {
 TEST(Selection, DevicesAreIndicesOrAll) {
   EXPECT_EQ(parse_devices("all", 3), (std::vector<int>{0, 1, 2}));
   EXPECT_EQ(parse_devices("2,0", 3), (std::vector<int>{0, 2}));
+  EXPECT_EQ(parse_devices("1,0,1", 3), (std::vector<int>{0, 1, 1}));  // two workers on one GPU
   for (const char* bad : {"3", "-1", "", "a", "0,,1"}) EXPECT_THROW(parse_devices(bad, 3), UsageError) << bad;
 }
 
