@@ -1,6 +1,7 @@
 // How log-probabilities of tokens and the losses on them go wrong.
 #include <cmath>
 
+#include "fla/l2_warp.h"
 #include "fla/policy_loss.h"
 #include "fla/token_logp.h"
 #include "harness/self_test_layers.h"
@@ -60,12 +61,30 @@ void add_selective(std::vector<SemanticFault>& all) {
   all.push_back({"dlogits of other sign", backward, negated("dlogits")});
 }
 
+void add_penalty(std::vector<SemanticFault>& all) {
+  const std::string add = "l2_warp.add:T=5,V=40,dloss=f32,factor=1,dlogits=?";
+  all.push_back({"maximum of the row after", "l2_warp.fwd:T=12,V=96,logits=?",
+                 of_other_call([](Problem& p) { rotate_rows(real(p, "logits"), 96); })});
+  all.push_back({"maximum of magnitudes", "l2_warp.fwd:T=12,V=96,logits=?", of_other_call([](Problem& p) {
+                   for (double& v : real(p, "logits")) v = std::abs(v);
+                 })});
+  all.push_back({"divided by the vocabulary too", add,
+                 of_other_call([](Problem& p) { arguments<L2WarpAdd>(p).num_tokens = 5 * 40; })});
+  all.push_back({"upstream gradient ignored", add, of_other_call([](Problem& p) { real(p, "dloss")[0] = 1; })});
+  all.push_back({"added to another class", add,
+                 of_other_call([](Problem& p) { rotate_rows(integer(p, "argmax"), 1); })});
+  all.push_back({"scaled twice", "scale_inplace.fwd:M=5,N=64,x=?", of_other_call([](Problem& p) {
+                   real(p, "factor")[0] *= real(p, "factor")[0];
+                 })});
+}
+
 }  // namespace
 
 void add_token_loss_faults(std::vector<SemanticFault>& all) {
   add_grpo(all, "fwd");
   add_grpo(all, "bwd");
   add_selective(all);
+  add_penalty(all);
 }
 
 }  // namespace fla::harness

@@ -2,11 +2,13 @@
 #include "reference/cross_entropy_shards.h"
 #include "reference/distribution_loss.h"
 #include "reference/loss.h"
+#include "reference/l2_warp.h"
 #include "reference/policy_loss.h"
 #include "reference/token_logp.h"
 
 #include "fla/cross_entropy_shards.h"
 #include "fla/distribution_loss.h"
+#include "fla/l2_warp.h"
 #include "fla/loss.h"
 #include "fla/policy_loss.h"
 #include "fla/token_logp.h"
@@ -22,6 +24,9 @@ void add_loss(std::vector<Direction>& table) {
   table.push_back(direction<CrossEntropyShardStats>("cross_entropy_shards", "stats", {.sample_dim = "T"}));
   table.push_back(direction<CrossEntropyShardCombine>("cross_entropy_shards", "combine", {.sample_dim = "T"}));
   table.push_back(direction<KlDivForwardBackward>("kl_div_logits", "fwd_bwd", {.sample_dim = "T"}));
+  table.push_back(direction<L2WarpForward>("l2_warp", "fwd", {.sample_dim = "T"}));
+  table.push_back(direction<L2WarpAdd>("l2_warp", "add", {.sample_dim = "T"}));
+  table.push_back(direction<ScaleInplace>("scale_inplace", "fwd", {.sample_dim = "M"}));
   table.push_back(direction<LogSumExpForward>("logsumexp", "fwd", {.sample_dim = "T"}));
   table.push_back(direction<LogSumExpBackward>("logsumexp", "bwd", {.sample_dim = "T", .backward_of = "fwd"}));
   table.push_back(direction<SelectiveLogSoftmaxForward>("selective_log_softmax", "fwd", {.sample_dim = "T"}));

@@ -6,7 +6,7 @@
 // run-time dtypes, one element per thread where it must.
 //
 // A formula is a trivially copyable functor: operator()(forms, const float (&in)[I], float (&out)[O]), with the
-// math::Forms of the first input's dtype, on every path alike.
+// math::Forms of the first input's dtype, on every path alike. One that is run in place may say changes_nothing().
 #pragma once
 
 #include "common/alignment.h"
@@ -105,6 +105,8 @@ template <int V, class Streams, class Formula, int I, int O>
 FLA_KERNEL void FLA_BOUNDS(kElementwiseThreads, O == 1 ? 10 : 8)
     elementwise_kernel(FLA_PARAMETERS ElementwiseOperands<I, O> a, FLA_PARAMETERS Formula formula) {
   wait_for_predecessor();
+  if constexpr (requires { formula.changes_nothing(); })
+    if (formula.changes_nothing()) return;
   const uint32_t block = blockIdx.x, row = a.blocks_per_row.quotient(block);
   const int64_t column =
       (static_cast<int64_t>(block - row * a.blocks_per_row.value()) * kElementwiseThreads + threadIdx.x) * V;

@@ -1,0 +1,168 @@
+// The largest logit of every token: one block a row, read once (2 bytes a logit in 16 bits); and its gradient, one thread a
+// token.
+#include "fla/l2_warp.h"
+
+#include "common/dispatch.h"
+#include "common/elementwise.cuh"
+#include "common/workspace.h"
+#include "fla/validate.h"
+#include "loss/logit_row.cuh"
+
+namespace fla {
+namespace {
+
+using namespace detail;
+
+constexpr int kThreads = 256, kWarps = kThreads / kWarp;
+
+struct Peak {
+  float value = -INFINITY;
+  int32_t column = INT32_MAX;  // of no logit
+
+  FLA_DEVICE bool gives_way_to(const Peak& o) const {
+    const bool mine_is_nan = value != value, other_is_nan = o.value != o.value;
+    if (mine_is_nan != other_is_nan) return other_is_nan;
+    if (!mine_is_nan && value != o.value) return value < o.value;
+    return o.column < column;
+  }
+  FLA_DEVICE void meet(const Peak& o) {
+    if (gives_way_to(o)) *this = o;
+  }
+};
+
+struct PeakArgs {
+  const void* logits = nullptr;
+  float* max = nullptr;
+  int32_t* argmax = nullptr;
+  int64_t logits_stride = 0, max_stride = 0, argmax_stride = 0;
+  int32_t columns = 0;
+};
+
+template <class T>
+FLA_KERNEL void FLA_BOUNDS(kThreads, 6) peak_kernel(FLA_PARAMETERS PeakArgs a) {
+  wait_for_predecessor();
+  const int thread = static_cast<int>(threadIdx.x);
+  const T* row = static_cast<const T*>(a.logits) + blockIdx.x * a.logits_stride;
+  const RowSpan<T> span(row, a.columns);
+  Peak peak;
+  if (const int column = span.scalar_column(thread, a.columns); column >= 0) peak.meet({load_float(row + column), column});
+  constexpr int kWidth = RowSpan<T>::kWidth;
+  // Four vectors are asked for before the first is looked at.
+  constexpr int kBatch = 4;
+  FLA_NO_UNROLL
+  for (int first = thread; first < span.vectors; first += kBatch * kThreads) {
+    Vector<T, kWidth> held[kBatch];
+    FLA_UNROLL
+    for (int i = 0; i < kBatch; ++i) {
+      const int v = first + i * kThreads;
+      held[i] = load<T, kWidth>(row + span.column(v < span.vectors ? v : first));
+    }
+    FLA_UNROLL
+    for (int i = 0; i < kBatch; ++i) {
+      const int v = first + i * kThreads;
+      float values[kWidth];
+      unpack(held[i], values);
+      float top = values[0];
+      FLA_UNROLL
+      for (int e = 1; e < kWidth; ++e) top = math::max_with_nan(top, values[e]);
+      if (v >= span.vectors || top < peak.value) continue;  // the second is seldom untrue; NaN goes on
+      FLA_UNROLL
+      for (int e = 0; e < kWidth; ++e) peak.meet({values[e], span.column(v) + e});
+    }
+  }
+  auto* peaks = shared_memory<Peak>();
+  FLA_UNROLL
+  for (int step = kWarp / 2; step > 0; step /= 2) {
+    Peak other;
+    other.value = shuffle_xor(peak.value, step);
+    other.column = shuffle_xor(peak.column, step);
+    peak.meet(other);
+  }
+  if (thread % kWarp == 0) peaks[thread / kWarp] = peak;
+  block_barrier();
+  if (thread != 0) return;
+  for (int w = 1; w < kWarps; ++w) peak.meet(peaks[w]);
+  store_float(a.max + blockIdx.x * a.max_stride, peak.value);
+  store(a.argmax + blockIdx.x * a.argmax_stride, Vector<int32_t, 1>{{static_cast<uint32_t>(peak.column)}});
+}
+
+struct AddArgs {
+  const float *max = nullptr, *dloss = nullptr;
+  AnyIndex argmax;
+  AnyFloat dlogits;
+  int64_t max_stride = 0, argmax_stride = 0, dlogits_stride = 0, rows = 0, columns = 0;
+  float factor = 0;
+};
+
+FLA_KERNEL void FLA_BOUNDS(kThreads, 4) add_kernel(FLA_PARAMETERS AddArgs a) {
+  wait_for_predecessor();
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (row >= a.rows) return;
+  const int64_t column = load_index(a.argmax, row * a.argmax_stride);
+  if (column < 0 || column >= a.columns) return;
+  const float g = a.factor * (a.dloss ? load_float(a.dloss) : 1.0f);
+  const int64_t at = row * a.dlogits_stride + column;
+  store_float(a.dlogits, at, fmaf(g, load_float(a.max + row * a.max_stride), load_float(a.dlogits, at)));
+}
+
+// Multiplies by a number that only the device knows.
+struct Scaling {
+  const float* factor;
+
+  FLA_DEVICE bool changes_nothing() const { return load_float(factor) == 1.0f; }
+  template <class Forms>
+  FLA_DEVICE void operator()(Forms, const float (&in)[1], float (&out)[1]) const {
+    out[0] = in[0] * load_float(factor);
+  }
+};
+
+}  // namespace
+
+Status check(const L2WarpForward& a) {
+  const int64_t columns = a.logits.size[1];
+  if (columns >= 1 && columns <= 0x7fffffff - 65536) return {};
+  return error(StatusCode::unsupported_shape, columns < 1 ? "logits: V = 0 classes" : "logits: 2^31 classes");
+}
+
+Status run(const L2WarpForward& a, Workspace, Stream stream) {
+  if (Status s = validate(a); !s.ok()) return s;
+  if (a.logits.size[0] == 0) return {};
+  const PeakArgs args{.logits = a.logits.data,
+                      .max = static_cast<float*>(a.max.data),
+                      .argmax = static_cast<int32_t*>(a.argmax.data),
+                      .logits_stride = a.logits.stride[0],
+                      .max_stride = a.max.stride[0],
+                      .argmax_stride = a.argmax.stride[0],
+                      .columns = static_cast<int32_t>(a.logits.size[1])};
+  return dispatch_float(a.logits.dtype, [&](auto tag) {
+    return launch<&peak_kernel<typename decltype(tag)::type>>(
+        {.grid = a.logits.size[0], .block = kThreads, .shared_bytes = kWarps * sizeof(Peak), .stream = stream}, args);
+  });
+}
+
+Status check(const L2WarpAdd&) { return {}; }
+
+Status run(const L2WarpAdd& a, Workspace, Stream stream) {
+  if (Status s = validate(a); !s.ok()) return s;
+  const int64_t rows = a.dlogits.size[0];
+  if (rows == 0) return {};
+  const auto tokens = static_cast<double>(a.num_tokens > 0 ? a.num_tokens : rows);
+  const AddArgs args{.max = static_cast<const float*>(a.max.data),
+                     .dloss = static_cast<const float*>(a.dloss.data),
+                     .argmax = any_index(a.argmax),
+                     .dlogits = any_float(a.dlogits),
+                     .max_stride = a.max.stride[0],
+                     .argmax_stride = a.argmax.stride[0],
+                     .dlogits_stride = a.dlogits.stride[0],
+                     .rows = rows,
+                     .columns = a.dlogits.size[1],
+                     .factor = static_cast<float>(static_cast<double>(a.factor) / tokens)};
+  return launch<&add_kernel>({.grid = divide_up(rows, kThreads), .block = kThreads, .stream = stream}, args);
+}
+
+Status run(const ScaleInplace& a, Workspace, Stream stream) {
+  if (Status s = validate(a); !s.ok()) return s;
+  return elementwise(Scaling{static_cast<const float*>(a.factor.data)}, {&a.x}, {&a.x}, stream);
+}
+
+}  // namespace fla
