@@ -16,6 +16,7 @@
 //   omit=1                           tensors leave out dimensions of 1 where they may: [M, N] for [M, G, N]
 //   lens=0+5+3, ignore=0.5           lengths of packed sequences (or lens=equal); share of ignored labels
 //   labels.invalid=1                 plants labels outside the range; offsets.invalid=1 hostile cu_seqlens
+//   slices=N                         how much of fill=every
 //   seed                             defaults to a hash of the rest
 //
 // parse and print are inverse on every case of every suite (tested); defaults are not printed.

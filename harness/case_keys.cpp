@@ -62,6 +62,7 @@ std::vector<CaseKey> make_keys(const Direction& direction) {
   keys.push_back({"ignore", KeyKind::harness, "0", nullptr, 0, false});
   keys.push_back({"labels.invalid", KeyKind::harness, "0", nullptr, 0, false});
   keys.push_back({"offsets.invalid", KeyKind::harness, "0", nullptr, 0, false});
+  keys.push_back({"slices", KeyKind::harness, "", nullptr, 0, false});
   keys.push_back({"seed", KeyKind::harness, "", nullptr, 0, false});
   return keys;
 }

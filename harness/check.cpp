@@ -2,6 +2,8 @@
 
 #include <chrono>
 
+#include "harness/every_input.h"
+#include "harness/generate.h"
 #include "harness/judge.h"
 #include "harness/rejects.h"
 #include "harness/relations.h"
@@ -97,6 +99,7 @@ void check_second_run(Trial& trial, Result& r, const Snapshot& first) {
 }  // namespace
 
 Result check_case(const Case& c, Device& device, const CheckOptions& options) {
+  if (fill_of(c) == Fill::every) return check_every_input(c, device);
   const auto start = std::chrono::steady_clock::now();
   Result r = begin_result(c, device.backend());
   const Problem problem = make_problem(c);

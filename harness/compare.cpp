@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "harness/buffers.h"
+#include "harness/stored_value.h"
 
 namespace fla::harness {
 namespace {
@@ -13,12 +14,8 @@ using reference::Bound;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// An infinite answer is one value, not an interval: inf - inf below would be NaN.
 bool inside(DType type, double got, double value, double error) {
-  if (std::isnan(value)) return std::isnan(got);
-  if (std::isnan(error) || error < 0) return false;
-  if (std::isinf(value)) return got == value;
-  return round_to(type, value - error) <= got && got <= round_to(type, value + error);
+  return rounds_to(got, value, error, [type](double v) { return round_to(type, v); });
 }
 
 std::string number(double value) {

@@ -75,7 +75,7 @@ double pattern(DType type, uint64_t seed, int64_t index) {
 const std::vector<std::string>& fill_names() {
   static const std::vector<std::string> names = {"normal",   "exact", "scaled", "tiny",   "offset",    "positive",
                                                  "constant", "zeros", "ties",   "masked", "confident", "extremes",
-                                                 "specials", "gates",  "exhaustive"};
+                                                 "specials", "gates",  "exhaustive", "every"};
   return names;
 }
 

@@ -17,6 +17,7 @@
 //   specials   one NaN or infinity in some rows
 //   gates      the first data input only, where exponentials overflow or vanish: +-{0, 1e-3, 20, 88.8, 104, 1e4, 65504, 3e38, inf}, NaN
 //   exhaustive every bit pattern: 65536 elements hold all of a 16-bit dtype, and as many of f32 spread over all
+//   every      all 2^32 inputs, made and judged on the device (every_input.h); not made here
 #pragma once
 
 #include <cstdint>
@@ -31,7 +32,7 @@ namespace fla::harness {
 
 enum class Fill {
   normal, exact, scaled, tiny, offset, positive, constant, zeros, ties, masked, confident, extremes, specials, gates,
-  exhaustive
+  exhaustive, every
 };
 // In the order of the enum.
 const std::vector<std::string>& fill_names();

@@ -16,6 +16,8 @@
 
 namespace fla::harness {
 
+struct EveryInput;
+
 enum class Role { input, output, saved, inout };
 const char* name_of(Role);
 
@@ -94,6 +96,7 @@ struct Direction {
   // {a, b}: backward takes the forward's tensor b in place of its tensor a where the forward has b
   std::vector<std::pair<std::string, std::string>> replaced_by;
   double (*flops)(const void* args) = nullptr;  // model flops, for GEMM-shaped operators only
+  const EveryInput* every = nullptr;  // makes and judges all inputs on the device (every_input.h), for few element-wise ones
 
   std::string key() const { return op + "." + name; }  // "rms_norm.bwd"
 };

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "harness/case_keys.h"
+#include "harness/every_input.h"
 #include "harness/evaluate.h"
 #include "harness/generate.h"
 #include "harness/sample.h"
@@ -323,6 +324,9 @@ void check_keys(const Case& c, const Shapes& s) {
   for (const char* key : {"ignore", "labels.invalid"})
     if (c.find(key) && !has_content(s, Content::labels)) refuse(c, std::string(key) + ": no labels here");
   check_lens(s.problem);
+  if (fill_of(c) == Fill::every)
+    if (const std::string why = why_not_every_input(s.problem); !why.empty()) refuse(c, "fill=every: " + why);
+  if (c.find("slices") && fill_of(c) != Fill::every) refuse(c, "slices: only with fill=every");
   if (s.forward) saved_fields(s.problem, *s.forward);
 }
 

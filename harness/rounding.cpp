@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "harness/problem.h"
+#include "harness/stored_value.h"
 
 namespace fla::harness {
 namespace {
@@ -39,15 +40,6 @@ uint16_t f16_bits(double value) {
   int exponent = 0;
   const double m = std::frexp(magnitude, &exponent);
   return static_cast<uint16_t>(sign | ((exponent + 14) << 10) | (static_cast<int>(std::ldexp(m, 11)) & 0x3ff));
-}
-
-double f16_value(uint16_t bits) {
-  const int exponent = (bits >> 10) & 31, fraction = bits & 0x3ff;
-  double magnitude = 0;
-  if (exponent == 31) magnitude = fraction ? NAN : HUGE_VAL;
-  else if (exponent == 0) magnitude = std::ldexp(fraction, -24);
-  else magnitude = std::ldexp(fraction + 1024, exponent - 25);
-  return bits & 0x8000 ? -magnitude : magnitude;
 }
 
 template <class T>
@@ -118,9 +110,7 @@ void decode(DType type, const void* bytes, int64_t count, HostTensor& into, int6
       case DType::f64: reals[at] = get<double>(bytes, i); break;
       case DType::f32: reals[at] = static_cast<double>(get<float>(bytes, i)); break;
       case DType::f16: reals[at] = f16_value(get<uint16_t>(bytes, i)); break;
-      case DType::bf16:
-        reals[at] = static_cast<double>(std::bit_cast<float>(static_cast<uint32_t>(get<uint16_t>(bytes, i)) << 16));
-        break;
+      case DType::bf16: reals[at] = bf16_value(get<uint16_t>(bytes, i)); break;
       case DType::i64: integers[at] = get<int64_t>(bytes, i); break;
       case DType::i32: integers[at] = get<int32_t>(bytes, i); break;
       case DType::i8: integers[at] = get<int8_t>(bytes, i); break;

@@ -65,7 +65,7 @@ void add_selection_options(CLI::App& app, Selection& s) {
   app.add_option("CASE", s.cases,
                  "Case strings, rms_norm.bwd:M=16384,N=4096,x=bf16; without any: the suites");
   app.add_option("--suite", s.suite, "Suite file or folder of them (default: the suites of this build)");
-  app.add_option("--tier", s.tier, "smoke, ci, full, nightly, regression or bench")->capture_default_str();
+  app.add_option("--tier", s.tier, "smoke, ci, full, nightly, exhaustive, regression or bench")->capture_default_str();
   app.add_option("--filter", s.filters,
                  "Keep cases that match this glob; --filter=-GLOB drops them; repeatable")
       ->allow_extra_args(false);

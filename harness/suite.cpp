@@ -17,7 +17,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr size_t kLargestFile = 16 << 20;
 constexpr int kDeepest = 64;
-const std::vector<std::string> kTiers = {"smoke", "ci", "full", "nightly", "bench", "regression"};
+const std::vector<std::string> kTiers = {"smoke", "ci", "full", "nightly", "exhaustive", "bench", "regression"};
 
 std::string read_text(const std::string& path) {
   std::ifstream file(path, std::ios::binary);

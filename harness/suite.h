@@ -10,7 +10,7 @@
 //
 // "operator" may be a list of siblings: a case then stands for each of them, or for those that it names itself with
 // "operator". Values are numbers, strings, booleans, or ranges "2^10..2^16" and "64..1024:64". Tiers nest: smoke, ci, full,
-// nightly, each containing the ones before it and (from ci on) regression; bench stands alone.
+// nightly, each containing the ones before it and (from ci on) regression; exhaustive and bench stand alone.
 // Comments are allowed. Everything unknown, empty or duplicate is a UsageError with file and JSON pointer.
 #pragma once
 

@@ -16,26 +16,26 @@ struct Slope {
 };
 
 template <class S>
-Slope<S> sigmoid_gate(DType signal, const S& x) {
+constexpr Slope<S> sigmoid_gate(DType signal, const S& x) {
   const Sigmoid<S> s = sigmoid_(in_base_2(signal, x));
   return {s.plus, s.plus * s.minus};
 }
 
 template <class S>
-Slope<S> swish_gate(DType signal, const S& x) {
+constexpr Slope<S> swish_gate(DType signal, const S& x) {
   const Sigmoid<S> s = sigmoid_(in_base_2(signal, x));
   return {x * s.plus, s.plus * (S(1.0) + x * s.minus)};
 }
 
 template <class S>
-Slope<S> logsigmoid_gate(DType signal, const S& x, const S& temperature) {
+constexpr Slope<S> logsigmoid_gate(DType signal, const S& x, const S& temperature) {
   const S log_s = min_(x, S(0.0)) - log1p_for(signal, exp_(in_base_2(signal, -abs_(x))));
   return {log_s / temperature, sigmoid_(in_base_2(signal, x)).minus / temperature};
 }
 
 // Beyond |x| = 20 the sigmoids are 0 and 1 to 250 digits, and 2q' would overflow fp32 against such a 0.
 template <class S>
-Slope<S> gelu_tanh_gate(DType signal, const S& x) {
+constexpr Slope<S> gelu_tanh_gate(DType signal, const S& x) {
   const double linear = 2 * std::sqrt(2 / std::numbers::pi), cubic = 0.044715 * linear;
   auto two_q = [&](const S& u) { return in_base_2(signal, u * (S(linear) + S(cubic) * (u * u))); };
   const S near = max_(min_(x, S(20.0)), S(-20.0));
@@ -46,7 +46,7 @@ Slope<S> gelu_tanh_gate(DType signal, const S& x) {
 
 // arXiv 2605.25704. The exponent is kept small: x^p by x^(p-1) below 1, the reverse above.
 template <class S>
-Slope<S> pow_gate(DType signal, const S& x, const S& power) {
+constexpr Slope<S> pow_gate(DType signal, const S& x, const S& power) {
   const Sigmoid<S> s = sigmoid_(in_base_2(signal, x));
   const S base = min_(max_(x, S(1e-37)), S(1e30)), root = sqrt_(base), log2 = log2_(base);
   const S share = S(1.0) / (root + S(1.0)), p = power * share;
@@ -61,7 +61,7 @@ Slope<S> pow_gate(DType signal, const S& x, const S& power) {
 }
 
 template <class S>
-S activation(Activation kind, DType signal, const S& x, const S& temperature) {
+constexpr S activation(Activation kind, DType signal, const S& x, const S& temperature) {
   switch (kind) {
     case Activation::sigmoid: return sigmoid_gate(signal, x).value;
     case Activation::logsigmoid: return logsigmoid_gate(signal, x, temperature).value;
@@ -74,7 +74,7 @@ S activation(Activation kind, DType signal, const S& x, const S& temperature) {
 }
 
 template <class S>
-S activation_gradient(const ActivationBackward& a, const S& x, const S& dy) {
+constexpr S activation_gradient(const ActivationBackward& a, const S& x, const S& dy) {
   const S temperature = constant<S>(a.temperature);
   const DType signal = a.x.dtype;
   switch (a.kind) {
@@ -134,7 +134,7 @@ struct GatedPair {
 };
 
 template <class S>
-GatedPair<S> clamped_swiglu_pair(const GluParameters& p, DType signal, const S& x, const S& y) {
+constexpr GatedPair<S> clamped_swiglu_pair(const GluParameters& p, DType signal, const S& x, const S& y) {
   const S alpha = constant<S>(p.alpha), limit = constant<S>(p.limit), g = min_(x, limit);
   const Sigmoid<S> s = sigmoid_(in_base_2(signal, alpha * g));
   const S value = g * s.plus;
@@ -143,7 +143,7 @@ GatedPair<S> clamped_swiglu_pair(const GluParameters& p, DType signal, const S& 
 }
 
 template <class S>
-GatedPair<S> gated_pair(GatedUnit kind, const GluParameters& p, DType signal, const S& x, const S& y) {
+constexpr GatedPair<S> gated_pair(GatedUnit kind, const GluParameters& p, DType signal, const S& x, const S& y) {
   const Slope<S> up{y, S(1.0)};
   switch (kind) {
     case GatedUnit::swiglu: return {swish_gate(signal, x), up};
@@ -156,14 +156,27 @@ GatedPair<S> gated_pair(GatedUnit kind, const GluParameters& p, DType signal, co
 }
 
 template <class S>
+constexpr S gated_value(const GluForward& a, const S& x, const S& y) {
+  const GatedPair<S> pair = gated_pair(a.kind, a.parameters, a.x.dtype, x, y);
+  return pair.gate.value * pair.up.value;
+}
+
+template <class S>
 void evaluate(const GluForward& a) {
   const View<S> x(a.x), y(a.y), z(a.z);
-  for (int64_t m = 0; m < x.size(0); ++m) {
-    for (int64_t f = 0; f < x.size(1); ++f) {
-      const GatedPair<S> pair = gated_pair(a.kind, a.parameters, a.x.dtype, x(m, f), y(m, f));
-      z(m, f) = pair.gate.value * pair.up.value;
-    }
-  }
+  for (int64_t m = 0; m < x.size(0); ++m)
+    for (int64_t f = 0; f < x.size(1); ++f) z(m, f) = gated_value(a, x(m, f), y(m, f));
+}
+
+template <class S>
+struct GluGradients {
+  S dx, dy, z;
+};
+
+template <class S>
+constexpr GluGradients<S> glu_gradients(const GluBackward& a, const S& x, const S& y, const S& dz) {
+  const auto [gate, up] = gated_pair(a.kind, a.parameters, a.x.dtype, x, y);
+  return {dz * gate.slope * up.value, value(up.slope) == 0 ? S(0.0) : dz * gate.value, gate.value * up.value};
 }
 
 template <class S>
@@ -171,11 +184,10 @@ void evaluate(const GluBackward& a) {
   const View<S> x(a.x), y(a.y), dz(a.dz), dx(a.dx), dy(a.dy), z(a.z);
   for (int64_t m = 0; m < x.size(0); ++m) {
     for (int64_t f = 0; f < x.size(1); ++f) {
-      const S upstream = dz(m, f);
-      const auto [gate, up] = gated_pair(a.kind, a.parameters, a.x.dtype, x(m, f), y(m, f));
-      if (dx) dx(m, f) = upstream * gate.slope * up.value;
-      if (dy) dy(m, f) = value(up.slope) == 0 ? S(0.0) : upstream * gate.value;
-      if (z) z(m, f) = gate.value * up.value;
+      const GluGradients<S> g = glu_gradients(a, x(m, f), y(m, f), dz(m, f));
+      if (dx) dx(m, f) = g.dx;
+      if (dy) dy(m, f) = g.dy;
+      if (z) z(m, f) = g.z;
     }
   }
 }

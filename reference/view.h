@@ -69,7 +69,7 @@ class NumberView {
 
 // An attribute or a count as a scalar: exact.
 template <class S, class Number>
-S constant(Number n) {
+constexpr S constant(Number n) {
   return S(static_cast<double>(n));
 }
 

@@ -34,24 +34,24 @@ namespace bound {
 
 inline constexpr double kUnbounded = 1e300;
 
-inline Bound out_of_range(double v, double e) {
+constexpr Bound out_of_range(double v, double e) {
   if (std::isnan(v)) return Bound(v);
   if (!(e <= kUnbounded)) e = kUnbounded;
   if (std::abs(v) - e > kLargest) return Bound(std::copysign(HUGE_VAL, v));
   return Bound(v, e);
 }
-inline Bound settled(double v, double e) {
+constexpr Bound settled(double v, double e) {
   if (std::abs(v) + e <= kLargest) [[likely]]
     return Bound(v, e);
   return out_of_range(v, e);
 }
 
-inline bool in_fp32(double v) { return static_cast<double>(static_cast<float>(v)) == v; }
-inline bool exact(const Bound& a, const Bound& b, double v) { return a.e == 0 && b.e == 0 && in_fp32(v); }
+constexpr bool in_fp32(double v) { return static_cast<double>(static_cast<float>(v)) == v; }
+constexpr bool exact(const Bound& a, const Bound& b, double v) { return a.e == 0 && b.e == 0 && in_fp32(v); }
 
 // What the other branch computes with.
-inline Bound alternative(const Bound& a) { return a.ambiguous ? Bound(a.other, a.other_e) : Bound(a.v, a.e); }
-inline Bound with_other(Bound r, const Bound& other) {
+constexpr Bound alternative(const Bound& a) { return a.ambiguous ? Bound(a.other, a.other_e) : Bound(a.v, a.e); }
+constexpr Bound with_other(Bound r, const Bound& other) {
   r.ambiguous = true;
   r.other = other.v;
   r.other_e = other.e;
@@ -59,45 +59,45 @@ inline Bound with_other(Bound r, const Bound& other) {
 }
 
 // A kernel may hold a zero here, as an underflow: times infinity it makes NaN there.
-inline bool may_be_zero(const Bound& a) { return a.e > 0 && std::abs(a.v) <= a.e; }
+constexpr bool may_be_zero(const Bound& a) { return a.e > 0 && std::abs(a.v) <= a.e; }
 
 // Two undecided operands are followed along their first and along their second branches; the mixed pairs are
 // not, as decisions that meet again are nearly always the same decision.
 template <class F>
-inline Bound apply(const Bound& a, const Bound& b, F f) {
+constexpr Bound apply(const Bound& a, const Bound& b, F f) {
   const Bound r = f(a, b);
   if (a.ambiguous | b.ambiguous) [[unlikely]]
     return with_other(r, f(alternative(a), alternative(b)));
   return r;
 }
 template <class F>
-inline Bound apply(const Bound& a, F f) {
+constexpr Bound apply(const Bound& a, F f) {
   const Bound r = f(a);
   if (a.ambiguous) [[unlikely]]
     return with_other(r, f(alternative(a)));
   return r;
 }
 
-inline double ulps(double k, double v) { return 2 * k * kRounding * std::abs(v) + 2 * kUnderflow; }
+constexpr double ulps(double k, double v) { return 2 * k * kRounding * std::abs(v) + 2 * kUnderflow; }
 // At least exp(e) - 1, for e >= 0.
-inline double growth(double e) { return e < 1 ? e * (1 + e) : std::expm1(std::fmin(e, 700)); }
+constexpr double growth(double e) { return e < 1 ? e * (1 + e) : std::expm1(std::fmin(e, 700)); }
 
 }  // namespace bound
 
-inline Bound operator-(const Bound& a) {
+constexpr Bound operator-(const Bound& a) {
   Bound r = a;
   r.v = -a.v;
   r.other = -a.other;
   return r;
 }
-inline Bound operator+(const Bound& a, const Bound& b) {
+constexpr Bound operator+(const Bound& a, const Bound& b) {
   return bound::apply(a, b, [](const Bound& p, const Bound& q) {
     const double v = p.v + q.v;  // cannot underflow inexactly
     return bound::settled(v, p.e + q.e + (bound::exact(p, q, v) ? 0 : kRounding * std::abs(v)));
   });
 }
-inline Bound operator-(const Bound& a, const Bound& b) { return a + -b; }
-inline Bound operator*(const Bound& a, const Bound& b) {
+constexpr Bound operator-(const Bound& a, const Bound& b) { return a + -b; }
+constexpr Bound operator*(const Bound& a, const Bound& b) {
   return bound::apply(a, b, [](const Bound& p, const Bound& q) {
     const double v = p.v * q.v;
     if (bound::exact(p, q, v)) return bound::settled(v, 0);
@@ -109,7 +109,7 @@ inline Bound operator*(const Bound& a, const Bound& b) {
     return bound::settled(v, e + kRounding * std::abs(v) + kUnderflow);
   });
 }
-inline Bound operator/(const Bound& a, const Bound& b) {
+constexpr Bound operator/(const Bound& a, const Bound& b) {
   return bound::apply(a, b, [](const Bound& p, const Bound& q) {
     const double v = p.v / q.v;
     int exponent = 0;
@@ -122,43 +122,43 @@ inline Bound operator/(const Bound& a, const Bound& b) {
   });
 }
 
-inline Bound& operator+=(Bound& a, const Bound& b) { return a = a + b; }
+constexpr Bound& operator+=(Bound& a, const Bound& b) { return a = a + b; }
 
-inline Bound exp_(const Bound& a) {
+constexpr Bound exp_(const Bound& a) {
   return bound::apply(a, [](const Bound& p) {
     const double v = std::exp(p.v);
     return bound::settled(v, v * bound::growth(p.e) + bound::ulps(kFunctionError.exp, v) + kExpFlush);
   });
 }
-inline Bound log_(const Bound& a) {
+constexpr Bound log_(const Bound& a) {
   return bound::apply(a, [](const Bound& p) {
     const double v = std::log(p.v), nearest = p.v - p.e;
     return bound::settled(
         v, (nearest > 0 ? p.e / nearest : bound::kUnbounded) + bound::ulps(kFunctionError.log, v));
   });
 }
-inline Bound exp2_(const Bound& a) {
+constexpr Bound exp2_(const Bound& a) {
   return bound::apply(a, [](const Bound& p) {
     const double v = std::exp2(p.v);
     return bound::settled(
         v, v * bound::growth(std::numbers::ln2 * p.e) + bound::ulps(kFunctionError.exp2, v) + kExpFlush);
   });
 }
-inline Bound log2_(const Bound& a) {
+constexpr Bound log2_(const Bound& a) {
   return bound::apply(a, [](const Bound& p) {
     const double v = std::log2(p.v), nearest = p.v - p.e;
     const double moved = nearest > 0 ? p.e / nearest / std::numbers::ln2 : bound::kUnbounded;
     return bound::settled(v, moved + kLog2Error * std::fmax(1, std::abs(v)));
   });
 }
-inline Bound log1p_(const Bound& a) {
+constexpr Bound log1p_(const Bound& a) {
   return bound::apply(a, [](const Bound& p) {
     const double v = std::log1p(p.v), nearest = 1 + p.v - p.e;
     return bound::settled(
         v, (nearest > 0 ? p.e / nearest : bound::kUnbounded) + bound::ulps(kFunctionError.log1p, v));
   });
 }
-inline Bound sqrt_(const Bound& a) {
+constexpr Bound sqrt_(const Bound& a) {
   return bound::apply(a, [](const Bound& p) {
     if (p.v == 0 && p.e == 0) return p;
     const double v = std::sqrt(p.v), below = std::sqrt(std::fmax(p.v - p.e, 0));
@@ -166,7 +166,7 @@ inline Bound sqrt_(const Bound& a) {
                           (v > 0 ? p.e / (v + below) : std::sqrt(p.e)) + bound::ulps(kFunctionError.sqrt, v));
   });
 }
-inline Bound rsqrt_(const Bound& a) {
+constexpr Bound rsqrt_(const Bound& a) {
   return bound::apply(a, [](const Bound& p) {
     const double v = 1 / std::sqrt(p.v), nearest = p.v - p.e;
     const double e = nearest > 0 ? 0.5 * p.e / (nearest * std::sqrt(nearest)) : bound::kUnbounded;
@@ -174,28 +174,28 @@ inline Bound rsqrt_(const Bound& a) {
   });
 }
 // Over an interval of half-width e, tanh' and sigmoid' grow at most by exp(2e) and exp(e).
-inline Bound tanh_(const Bound& a) {
+constexpr Bound tanh_(const Bound& a) {
   return bound::apply(a, [](const Bound& p) {
     const double v = std::tanh(p.v), c = std::cosh(std::fmin(std::abs(p.v), 350));
     return bound::settled(v, bound::growth(2 * p.e) / (2 * c * c) + kTanhAbsoluteError);
   });
 }
 // Both move by no more than their argument; near their zeros the error of a rounded argument would be relative to 1.
-inline Bound cos_(const Bound& a) {
+constexpr Bound cos_(const Bound& a) {
   return bound::apply(a, [](const Bound& p) { return bound::settled(std::cos(p.v), std::fmin(p.e, 2) + bound::ulps(kFunctionError.cosine, 1)); });
 }
-inline Bound sin_(const Bound& a) {
+constexpr Bound sin_(const Bound& a) {
   return bound::apply(a, [](const Bound& p) { return bound::settled(std::sin(p.v), std::fmin(p.e, 2) + bound::ulps(kFunctionError.cosine, 1)); });
 }
 // erf' is largest at the near end of the interval.
-inline Bound erf_(const Bound& a) {
+constexpr Bound erf_(const Bound& a) {
   return bound::apply(a, [](const Bound& p) {
     const double v = std::erf(p.v), nearest = std::fmax(std::abs(p.v) - p.e, 0);
     const double slope = 2 * std::numbers::inv_sqrtpi * std::exp(-nearest * nearest);
     return bound::settled(v, std::fmin(slope * p.e, 2) + bound::ulps(kFunctionError.erf, v));
   });
 }
-inline Sigmoid<Bound> sigmoid_(const Bound& a) {
+constexpr Sigmoid<Bound> sigmoid_(const Bound& a) {
   const Sigmoid<double> s = sigmoid_(a.v);
   const double moved = s.plus * s.minus * bound::growth(a.e);
   Sigmoid<Bound> r{bound::settled(s.plus, moved + bound::ulps(kFunctionError.sigmoid, s.plus) + kExpFlush),
@@ -207,36 +207,36 @@ inline Sigmoid<Bound> sigmoid_(const Bound& a) {
   return r;
 }
 
-inline Bound abs_(const Bound& a) {
+constexpr Bound abs_(const Bound& a) {
   return bound::apply(a, [](const Bound& p) { return Bound(std::abs(p.v), p.e); });
 }
 // No decision: whichever is taken, the result is within the larger error of the larger value.
-inline Bound max_(const Bound& a, const Bound& b) {
+constexpr Bound max_(const Bound& a, const Bound& b) {
   return bound::apply(
       a, b, [](const Bound& p, const Bound& q) { return Bound(max_(p.v, q.v), std::fmax(p.e, q.e)); });
 }
-inline Bound min_(const Bound& a, const Bound& b) { return -max_(-a, -b); }
+constexpr Bound min_(const Bound& a, const Bound& b) { return -max_(-a, -b); }
 
 struct Decision {
   bool holds = false;
   bool ambiguous = false;
 };
-inline Decision less_(const Bound& a, const Bound& b) {
+constexpr Decision less_(const Bound& a, const Bound& b) {
   const double e = a.e + b.e;
   return {.holds = a.v < b.v, .ambiguous = e > 0 && std::abs(a.v - b.v) <= e};
 }
-inline Bound select_(Decision decision, const Bound& a, const Bound& b) {
+constexpr Bound select_(Decision decision, const Bound& a, const Bound& b) {
   const Bound& taken = decision.holds ? a : b;
   return decision.ambiguous ? bound::with_other(taken, decision.holds ? b : a) : taken;
 }
 
-inline double value(const Bound& a) { return a.v; }
-inline bool is_nan(const Bound& a) { return std::isnan(a.v); }
-inline Bound detach(const Bound& a) { return a; }
+constexpr double value(const Bound& a) { return a.v; }
+constexpr bool is_nan(const Bound& a) { return std::isnan(a.v); }
+constexpr Bound detach(const Bound& a) { return a; }
 
 // A rounding point: what is read back is one of the numbers between the roundings of both ends of the interval, most
 // often one number. Its error is then zero, and sums over stored numbers need not allow half an ulp for each.
-inline Bound store_as(DType type, const Bound& a) {
+constexpr Bound store_as(DType type, const Bound& a) {
   return bound::apply(a, [type](const Bound& p) {
     const double v = rounded(type, p.v), low = rounded(type, p.v - p.e), high = rounded(type, p.v + p.e);
     if (low == high || std::isnan(p.v)) return Bound(v);

@@ -46,10 +46,10 @@ inline constexpr double kTanhAbsoluteError = 3e-7;
 
 // Sums of n terms by `lanes` independent accumulators and a tree: depth h, of which roundings that behave
 // like noise use 6 sqrt(h) with a failure probability of 3e-8 (reliability-and-numerics.md 2.3).
-inline double reduction_depth(int64_t n, int64_t lanes) {
+constexpr double reduction_depth(int64_t n, int64_t lanes) {
   return static_cast<double>((n + lanes - 1) / lanes + 16);
 }
-inline double reduction_factor(int64_t n, int64_t lanes) {
+constexpr double reduction_factor(int64_t n, int64_t lanes) {
   const double h = reduction_depth(n, lanes);
   return std::fmin(h, 6 * std::sqrt(h));
 }
@@ -63,6 +63,6 @@ inline constexpr int64_t kOneLane = 1;
 
 // Sums inside tensor cores: truncation, not rounding, so no square root and twice the unit.
 inline constexpr double kTensorCoreRounding = 0x1p-23;
-inline double tensor_core_factor(int64_t k) { return std::ceil(static_cast<double>(k) / 8); }
+constexpr double tensor_core_factor(int64_t k) { return std::ceil(static_cast<double>(k) / 8); }
 
 }  // namespace fla::reference

@@ -13,12 +13,9 @@ struct Format {
   int precision = 53;           // bits of the significand, the hidden one included
   int lowest_exponent = -1074;  // of the smallest subnormal
   double largest = std::numeric_limits<double>::max();
-
-  double half_ulp() const { return std::ldexp(1.0, -precision); }
-  double half_subnormal() const { return std::ldexp(1.0, lowest_exponent - 1); }
 };
 
-inline Format format_of(DType type) {
+constexpr Format format_of(DType type) {
   switch (type) {
     case DType::f32:
       return {24, -149, 0x1.fffffep127};
@@ -32,7 +29,7 @@ inline Format format_of(DType type) {
 }
 
 // To nearest even; overflow goes to infinity.
-inline double rounded(DType type, double value) {
+constexpr double rounded(DType type, double value) {
   if (type == DType::f32) return static_cast<double>(static_cast<float>(value));
   const Format f = format_of(type);
   if (f.precision == 53 || !std::isfinite(value) || value == 0) return value;

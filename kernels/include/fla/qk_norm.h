@@ -81,19 +81,35 @@ Status run(const QkNormBackward&, Workspace, Stream);
 
 namespace detail {
 // One of the two as the norm that it is.
-inline RmsNormForward q_norm(const QkNormForward& a) {
-  return {.x = a.q, .weight = a.q_weight, .y = a.q_out, .rstd = a.q_rstd, .eps = a.eps, .weight_offset = a.weight_offset};
+inline RmsNormForward norm_of(const QkNormForward& a, const Tensor& x, const Tensor& weight, const Tensor& y, const Tensor& rstd) {
+  RmsNormForward norm;
+  norm.x = x;
+  norm.weight = weight;
+  norm.y = y;
+  norm.rstd = rstd;
+  norm.eps = a.eps;
+  norm.weight_offset = a.weight_offset;
+  return norm;
 }
-inline RmsNormForward k_norm(const QkNormForward& a) {
-  return {.x = a.k, .weight = a.k_weight, .y = a.k_out, .rstd = a.k_rstd, .eps = a.eps, .weight_offset = a.weight_offset};
+inline RmsNormBackward norm_of(const QkNormBackward& a, const Tensor& x, const Tensor& weight, const Tensor& rstd, const Tensor& dy,
+                               const Tensor& dx, const Tensor& dweight) {
+  RmsNormBackward norm;
+  norm.x = x;
+  norm.weight = weight;
+  norm.rstd = rstd;
+  norm.dy = dy;
+  norm.dx = dx;
+  norm.dweight = dweight;
+  norm.weight_offset = a.weight_offset;
+  return norm;
 }
+inline RmsNormForward q_norm(const QkNormForward& a) { return norm_of(a, a.q, a.q_weight, a.q_out, a.q_rstd); }
+inline RmsNormForward k_norm(const QkNormForward& a) { return norm_of(a, a.k, a.k_weight, a.k_out, a.k_rstd); }
 inline RmsNormBackward q_norm(const QkNormBackward& a) {
-  return {.x = a.q, .weight = a.q_weight, .rstd = a.q_rstd, .dy = a.dq_out, .dx = a.dq, .dweight = a.dq_weight,
-          .weight_offset = a.weight_offset};
+  return norm_of(a, a.q, a.q_weight, a.q_rstd, a.dq_out, a.dq, a.dq_weight);
 }
 inline RmsNormBackward k_norm(const QkNormBackward& a) {
-  return {.x = a.k, .weight = a.k_weight, .rstd = a.k_rstd, .dy = a.dk_out, .dx = a.dk, .dweight = a.dk_weight,
-          .weight_offset = a.weight_offset};
+  return norm_of(a, a.k, a.k_weight, a.k_rstd, a.dk_out, a.dk, a.dk_weight);
 }
 }  // namespace detail
 
