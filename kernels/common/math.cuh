@@ -174,11 +174,20 @@ struct AnyForms {
   FLA_DEVICE Sigmoid sigmoid(float x) const { return is_short ? Forms<true>::sigmoid(x) : Forms<false>::sigmoid(x); }
 };
 
-// tanh as 1 - 2 / (1 + e^2|x|), absolute error 3e-7. The hardware tanh is good to 2^-11 only.
-FLA_DEVICE float tanh(float x) {
-  const float e = exp2(2.0f * kLog2E * fabsf(x));
-  const float t = 1.0f - 2.0f * reciprocal(1.0f + e);
-  return x != x ? x : copysignf(t, x);
+// tanh of each as 1 - 2 / (1 + e^2|x|), absolute error 4.5e-7: two share a reciprocal, since special functions are what bounds
+// a soft-cap (2^60 stands for whatever is larger, so that their product is finite). Where one is NaN, its partner may be too.
+// The hardware tanh is good to 2^-11 only.
+template <int N>
+FLA_DEVICE void tanh_each(float (&x)[N]) {
+  FLA_UNROLL
+  for (int i = 0; i < N; i += 2) {
+    const int j = i + 1 < N ? i + 1 : i;
+    const float a = 1.0f + exp2(min_with_nan(2.0f * kLog2E * fabsf(x[i]), 60.0f));
+    const float b = i == j ? 1.0f : 1.0f + exp2(min_with_nan(2.0f * kLog2E * fabsf(x[j]), 60.0f));
+    const float minus_2 = -2.0f * reciprocal(a * b);
+    x[i] = copysignf(fmaf(minus_2, b, 1.0f), x[i]);
+    if (i != j) x[j] = copysignf(fmaf(minus_2, a, 1.0f), x[j]);
+  }
 }
 
 // cos(2 pi turns) and sin(2 pi turns), absolute error 2^-23 for any number of turns: whole ones are taken off exactly.

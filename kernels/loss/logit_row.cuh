@@ -68,24 +68,43 @@ FLA_DEVICE Label read_label(const LogitArgs& a, int64_t row) {
 // From the stored logit to z. A plain chain has no cap and a positive scale, so that the largest logit is the largest z.
 template <bool kPlain>
 struct LogitChain {
-  static FLA_DEVICE float z(const LogitArgs& a, float logit) {
-    if (kPlain || a.cap == 0.0f) return logit * a.scale;
-    return a.cap * math::tanh(logit * a.scale_over_cap);
+  template <int N>
+  static FLA_DEVICE void to_z(const LogitArgs& a, float (&logits)[N]) {
+    const bool capped = !kPlain && a.cap != 0.0f;
+    const float scale = capped ? a.scale_over_cap : a.scale;
+    FLA_UNROLL
+    for (int i = 0; i < N; ++i) logits[i] *= scale;
+    if (!capped) return;
+    math::tanh_each(logits);
+    FLA_UNROLL
+    for (int i = 0; i < N; ++i) logits[i] *= a.cap;
   }
-  // p, its logarithm and the slope dz / d(logit) without the scale, given the row's log-sum-exp. `scale` and `cap` are a.scale and
-  // a.cap, or both and lse times log2(e) with kBase2: one rounding of the exponent more, which costs |x| u and
-  // saves four instructions; a 16-bit result does not show it.
-  template <bool kBase2>
-  static FLA_DEVICE float probability(const LogitArgs& a, float logit, float scale, float cap, float lse, float& slope,
-                                      float& exponent) {
-    slope = 1.0f;
-    exponent = fmaf(logit, scale, -lse);
-    if (!kPlain && a.cap != 0.0f) {
-      const float t = math::tanh(logit * a.scale_over_cap);
-      slope = 1.0f - t * t;
-      exponent = fmaf(cap, t, -lse);
+  static FLA_DEVICE float z(const LogitArgs& a, float logit) {
+    float one[1] = {logit};
+    to_z(a, one);
+    return one[0];
+  }
+
+  // p, its logarithm and the slope dz / d(logit) without the scale, given the row's log-sum-exp.
+  struct Probabilities {
+    float p, exponent, slope;
+  };
+  // `scale` and `cap` are a.scale and a.cap, or both and lse times log2(e) with kBase2: one rounding of the exponent more, which costs
+  // |x| u and saves four instructions; a 16-bit result does not show it.
+  template <bool kBase2, int N>
+  static FLA_DEVICE void probabilities(const LogitArgs& a, const float (&logits)[N], float scale, float cap, float lse,
+                                       Probabilities (&out)[N]) {
+    const bool capped = !kPlain && a.cap != 0.0f;
+    float x[N];
+    FLA_UNROLL
+    for (int i = 0; i < N; ++i) x[i] = capped ? logits[i] * a.scale_over_cap : logits[i];
+    if (capped) math::tanh_each(x);
+    FLA_UNROLL
+    for (int i = 0; i < N; ++i) {
+      out[i].slope = capped ? fmaf(-x[i], x[i], 1.0f) : 1.0f;
+      out[i].exponent = fmaf(x[i], capped ? cap : scale, -lse);
+      out[i].p = kBase2 ? math::exp2(out[i].exponent) : math::exp(out[i].exponent);
     }
-    return kBase2 ? math::exp2(exponent) : math::exp(exponent);
   }
 };
 
@@ -112,8 +131,10 @@ struct RowGradient {
     return fmaf(entropy_factor, fmaf(log_p, kBase2 ? math::kLn2 : 1.0f, entropy), weight);
   }
 
-  FLA_DEVICE float probability(const LogitArgs& a, float logit, float& slope, float& exponent) const {
-    return LogitChain<kPlain>::template probability<kBase2>(a, logit, scale, cap, lse, slope, exponent);
+  using Probabilities = typename LogitChain<kPlain>::Probabilities;
+  template <int N>
+  FLA_DEVICE void probabilities(const LogitArgs& a, const float (&logits)[N], Probabilities (&out)[N]) const {
+    LogitChain<kPlain>::template probabilities<kBase2>(a, logits, scale, cap, lse, out);
   }
 
   // The gradients of N logits from `column` on, formed in fp32. The label's element is formed apart, its three terms
@@ -123,17 +144,20 @@ struct RowGradient {
     const auto label = static_cast<uint32_t>(label_column - column);
     float label_gradient = 0.0f;
     if (label < static_cast<uint32_t>(N)) {
-      float logit = values[0], slope, exponent;
+      float logit[1] = {values[0]};
       FLA_UNROLL
-      for (int e = 1; e < N; ++e) logit = static_cast<uint32_t>(e) == label ? values[e] : logit;
-      const float p = probability(a, logit, slope, exponent);
+      for (int e = 1; e < N; ++e) logit[0] = static_cast<uint32_t>(e) == label ? values[e] : logit[0];
+      Probabilities of[1];
+      probabilities(a, logit, of);
+      const auto [p, exponent, slope] = of[0];
       label_gradient = factor * slope * (fmaf(weight, p, -smoothing_per_class) - label_term);
       if constexpr (!kPlain) label_gradient = fmaf(slope * p, with_entropy(0.0f, exponent), label_gradient);
     }
+    Probabilities of[N];
+    probabilities(a, values, of);
     FLA_UNROLL
     for (int e = 0; e < N; ++e) {
-      float slope, exponent;
-      const float p = probability(a, values[e], slope, exponent);
+      const auto [p, exponent, slope] = of[e];
       values[e] = kPlain ? weight_and_factor * p
                          : slope * fmaf(with_entropy(weight_and_factor, exponent), p, -smoothing_and_factor);
     }
@@ -178,11 +202,9 @@ struct LogitStatistics {
   FLA_DEVICE void add(const LogitArgs& a, float (&logits)[N]) {
     float to_base_2 = a.scale * math::kLog2E;
     if constexpr (!kPlain) {
+      LogitChain<kPlain>::to_z(a, logits);
       FLA_UNROLL
-      for (int i = 0; i < N; ++i) {
-        logits[i] = LogitChain<kPlain>::z(a, logits[i]);
-        sum += logits[i];
-      }
+      for (int i = 0; i < N; ++i) sum += logits[i];
       to_base_2 = math::kLog2E;
     }
     float top = logits[0];
