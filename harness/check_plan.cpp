@@ -5,6 +5,7 @@
 #include <set>
 
 #include "harness/generate.h"
+#include "harness/verdict.h"
 
 namespace fla::harness {
 
@@ -19,16 +20,7 @@ Case reference_case(const Case& c) {
 }
 
 Result blank_result(const Case& c, const std::string& backend, int repeat) {
-  Result r;
-  r.key = c.key();
-  r.case_text = c.text();
-  r.op = c.direction->op;
-  r.direction = c.direction->name;
-  r.tier = c.tier;
-  r.name = c.name;
-  r.params = c.values;
-  r.backend = backend;
-  r.repro = "fla-check " + r.case_text + " --backend " + backend;
+  Result r = begin_result(c, backend);
   if (repeat > 1) r.repro += " --repeat " + std::to_string(repeat);
   return r;
 }

@@ -1,9 +1,9 @@
 // fla-bench: how fast, how much memory, how far from the limit? Options in, exit code out.
-#include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
 
 #include "harness/bench.h"
+#include "harness/command_line.h"
 #include "harness/run_info.h"
 #include "harness/selection.h"
 #include "reports/atomic_file.h"
@@ -166,11 +166,6 @@ int run_report(const ReportArguments& a) {
   return kPassed;
 }
 
-int complain(const std::string& message, int code) {
-  std::fprintf(stderr, "fla-bench: %s\n", reports::one_line(message).c_str());
-  return code;
-}
-
 int bench_main(int argc, char** argv) {
   CLI::App app("Times the kernels of fla against a copy of the same bytes, and accounts for their memory.", "fla-bench");
   Options o;
@@ -207,26 +202,13 @@ int bench_main(int argc, char** argv) {
       ->capture_default_str();
   report_app->add_flag("--check", report.check, "Write no table; exit 1 where it would change");
   add_outputs(*report_app, report.outputs);
-  try {
-    app.parse(argc, argv);
+  return run_command_line(app, argc, argv, [&] {
     o.bench.cold = !o.hot_only;
     o.bench.hot = !o.cold_only;
     if (*compare_app) return run_compare(compare);
     if (*report_app) return run_report(report);
     return run_bench(o, argc, argv);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  } catch (const CLI::ParseError& error) {
-    return complain(error.what(), kUsage);
-  } catch (const UsageError& error) {
-    return complain(error.what(), kUsage);
-  } catch (const reports::FormatError& error) {
-    return complain(error.what(), kUsage);
-  } catch (const reports::WriteError& error) {
-    return complain(error.what(), kWriteFailed);
-  } catch (const std::exception& error) {
-    return complain(error.what(), kFailed);
-  }
+  });
 }
 
 }  // namespace

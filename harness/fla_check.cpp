@@ -1,9 +1,9 @@
 // fla-check: is it right? Options in, exit code out.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstring>
 
 #include "harness/check_run.h"
+#include "harness/command_line.h"
 #include "harness/problem.h"
 #include "harness/replay.h"
 #include "harness/self_test.h"
@@ -91,34 +91,12 @@ int perform(Options& o, int argc, char** argv) {
   return run_check(o.run, argc, argv);
 }
 
-int complain(const char* message, int code) {
-  std::fprintf(stderr, "fla-check: %s\n", reports::one_line(message).c_str());
-  return code;
-}
-
 int check_main(int argc, char** argv) {
   CLI::App app("Checks the kernels of fla against their references, and the references against themselves.",
                "fla-check");
   Options options;
   add_options(app, options);
-  try {
-    app.parse(argc, argv);
-    return perform(options, argc, argv);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  } catch (const CLI::ParseError& error) {
-    return complain(error.what(), kUsage);
-  } catch (const UsageError& error) {
-    return complain(error.what(), kUsage);
-  } catch (const reports::FormatError& error) {
-    return complain(error.what(), kUsage);
-  } catch (const NoDevice& error) {
-    return complain(error.what(), kNothingRan);
-  } catch (const reports::WriteError& error) {
-    return complain(error.what(), kWriteFailed);
-  } catch (const std::exception& error) {
-    return complain(error.what(), kFailed);
-  }
+  return run_command_line(app, argc, argv, [&] { return perform(options, argc, argv); });
 }
 
 }  // namespace

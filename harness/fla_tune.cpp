@@ -2,12 +2,13 @@
 // library is then built with (kernels/common/gemm_table.inc). Run it on the GPU that the table is for.
 //
 //   fla-tune --tier bench --out kernels/common/gemm_table.inc && cmake --build build
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <map>
 #include <random>
 
+#include "harness/check_backends.h"
+#include "harness/command_line.h"
 #include "harness/device.h"
 #include "harness/problem.h"
 #include "harness/selection.h"
@@ -176,6 +177,23 @@ class Tuning {
   std::string fresh_;
 };
 
+int tune(const Selection& selection, int index, const std::string& out) {
+  std::string why;
+  const std::unique_ptr<Timer> timer = open_timer();
+  const std::unique_ptr<Device> device = timer ? open_device(index, why) : nullptr;
+  if (!device) throw NoDevice("no GPU " + why);
+  Tuning tuning(*device, *timer);
+  for (const Case& c : select_cases(selection).cases) {
+    try {
+      tuning.add_case(c);
+    } catch (const OutOfMemory&) {
+      std::fprintf(stderr, "fla-tune: %s does not fit the device\n", c.text().c_str());
+    }
+  }
+  if (!out.empty()) reports::write_file(out, tuning.table());
+  return kPassed;
+}
+
 int tune_main(int argc, char** argv) {
   CLI::App app("Times cuBLASLt's algorithms for the products of some cases and writes the library's table.", "fla-tune");
   Selection selection;
@@ -185,31 +203,7 @@ int tune_main(int argc, char** argv) {
   add_selection_options(app, selection);
   app.add_option("--out", out, "The table; without it only the measurements are printed");
   app.add_option("--device", index, "Index of the GPU")->check(CLI::NonNegativeNumber);
-  try {
-    app.parse(argc, argv);
-    std::string why;
-    const std::unique_ptr<Timer> timer = open_timer();
-    const std::unique_ptr<Device> device = timer ? open_device(index, why) : nullptr;
-    if (!device) {
-      std::fprintf(stderr, "fla-tune: no GPU %s\n", why.c_str());
-      return kNothingRan;
-    }
-    Tuning tuning(*device, *timer);
-    for (const Case& c : select_cases(selection).cases) {
-      try {
-        tuning.add_case(c);
-      } catch (const OutOfMemory&) {
-        std::fprintf(stderr, "fla-tune: %s does not fit the device\n", c.text().c_str());
-      }
-    }
-    if (!out.empty()) reports::write_file(out, tuning.table());
-    return kPassed;
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "fla-tune: %s\n", error.what());
-    return kUsage;
-  }
+  return run_command_line(app, argc, argv, [&] { return tune(selection, index, out); });
 }
 
 }  // namespace

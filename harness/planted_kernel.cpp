@@ -1,59 +1,15 @@
 #include "harness/planted_kernel.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <list>
 #include <stdexcept>
 
+#include "harness/host_device.h"
 #include "harness/strided.h"
 
 namespace fla::harness {
 namespace {
-
-// Memory of this process as a device. It calls itself a GPU so that every check of the protocol is made.
-class HostMemory : public Device {
- public:
-  explicit HostMemory(bool waits) : waits_(waits) {}
-
-  std::string backend() const override { return "gpu"; }
-  void describe(RunInfo&) const override {}
-  size_t free_bytes() override { return size_t{1} << 31; }
-  void* allocate(size_t bytes) override {
-    void* memory = nullptr;
-    if (posix_memalign(&memory, 256, std::max<size_t>(bytes, 1)) != 0) throw OutOfMemory();
-    return memory;
-  }
-  void release(void* memory) override { std::free(memory); }
-  void upload(void* device, const void* host, size_t bytes) override { std::memcpy(device, host, bytes); }
-  void download(void* host, const void* device, size_t bytes) override { std::memcpy(host, device, bytes); }
-  Stream stream(int) override { return nullptr; }
-  void synchronize() override {}
-
-  bool returns_while_blocked(int, const std::function<void(Stream)>& work,
-                             const std::function<bool()>& untouched) override {
-    const bool before = untouched();
-    work(nullptr);
-    return before && !waits_;
-  }
-  void capture_and_replay(const std::function<void(Stream)>& work, int times,
-                          const std::function<void(int)>& between) override {
-    for (int i = 0; i < times; ++i) {
-      between(i);
-      work(nullptr);
-    }
-  }
-  void rerun_variants(const std::function<void(Stream)>& work,
-                      const std::function<void(const std::string&)>& check) override {
-    for (const char* variant : {"once more", "and again"}) {
-      work(nullptr);
-      check(variant);
-    }
-  }
-
- private:
-  bool waits_;
-};
 
 // The fault of the check in progress. run() and validate() of a Direction are plain functions.
 struct Planted {
@@ -202,9 +158,9 @@ const Direction& direction_of(const Direction& original) {
   return made.back();
 }
 
-size_t index_in(const Problem& p, const std::string& field) {
+size_t index_in(const Problem& p, std::string_view field) {
   const int index = p.index_of(field);
-  if (index < 0) throw std::logic_error("self-test: no tensor " + field);
+  if (index < 0) throw std::logic_error("self-test: no tensor " + std::string(field));
   return static_cast<size_t>(index);
 }
 
@@ -214,20 +170,21 @@ Result check_planted(const std::string& case_text, const Fault& fault, const Che
   Case c = parse_case(case_text);
   planted = {c.direction, &fault, make_problem(c, false).args, 0, {}};
   c.direction = &direction_of(*c.direction);
-  HostMemory memory(fault.waits);
+  HostDevice memory;
+  memory.blocks = !fault.waits;
   return check_case(c, memory, options);
 }
 
-std::vector<double>& real(Problem& p, const std::string& field) {
+std::vector<double>& real(Problem& p, std::string_view field) {
   return p.values[index_in(p, field)].real;
 }
-const std::vector<double>& real(const Problem& p, const std::string& field) {
+const std::vector<double>& real(const Problem& p, std::string_view field) {
   return p.values[index_in(p, field)].real;
 }
-std::vector<int64_t>& integer(Problem& p, const std::string& field) {
+std::vector<int64_t>& integer(Problem& p, std::string_view field) {
   return p.values[index_in(p, field)].integer;
 }
-std::vector<double>& real(const Problem& p, Answers& a, const std::string& field) {
+std::vector<double>& real(const Problem& p, Answers& a, std::string_view field) {
   return a.values[index_in(p, field)];
 }
 

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "harness/check.h"
@@ -38,10 +39,10 @@ inline constexpr CheckOptions kNumbersOnly{
     .determinism = false, .rejects = false, .extras = false, .repeat = 1};
 
 // The call and the answers by name of the field.
-std::vector<double>& real(Problem&, const std::string& field);
-const std::vector<double>& real(const Problem&, const std::string& field);
-std::vector<int64_t>& integer(Problem&, const std::string& field);
-std::vector<double>& real(const Problem&, Answers&, const std::string& field);
+std::vector<double>& real(Problem&, std::string_view field);
+const std::vector<double>& real(const Problem&, std::string_view field);
+std::vector<int64_t>& integer(Problem&, std::string_view field);
+std::vector<double>& real(const Problem&, Answers&, std::string_view field);
 template <class A>
 A& arguments(Problem& p) {
   return *static_cast<A*>(p.args.get());

@@ -356,7 +356,7 @@ void take_saved(Problem& p, const Problem& forward) {
 
 }  // namespace
 
-int Problem::index_of(const std::string& field) const {
+int Problem::index_of(std::string_view field) const {
   for (size_t i = 0; i < signature.fields.size(); ++i)
     if (signature.fields[i].name == field) return static_cast<int>(i);
   return -1;

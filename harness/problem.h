@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "harness/case.h"
@@ -48,7 +49,7 @@ struct Problem {
 
   int64_t bytes = 0;  // device memory of all tensors, gaps included
 
-  int index_of(const std::string& field) const;  // -1: none
+  int index_of(std::string_view field) const;  // -1: none
   bool present(int field) const;
 };
 

@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "harness/tests/row_scale.h"
-#include "harness/tests/host_device.h"
+#include "harness/host_device.h"
 
 namespace fla::harness {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "harness/tests/row_scale.h"
-#include "harness/tests/host_device.h"
+#include "harness/host_device.h"
 #include "harness/check.h"
 
 namespace fla::harness {

@@ -1,4 +1,5 @@
-// A device that is the host's own memory, for tests of the protocol with kernels written as plain functions.
+// Memory of this process as a device, for kernels that are plain functions: of tests, and of the self-test. It calls itself a GPU
+// so that every check of the protocol is made.
 #pragma once
 
 #include <cstdlib>
