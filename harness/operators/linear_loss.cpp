@@ -1,7 +1,9 @@
 // The reference stands before the table, which looks its functions up by name.
 #include "reference/linear_kl_div.h"
+#include "reference/linear_token_logp.h"
 
 #include "fla/linear_kl_div.h"
+#include "fla/linear_token_logp.h"
 #include "harness/operator_table.h"
 #include "harness/operators/operators.h"
 
@@ -13,6 +15,9 @@ void add_linear_loss(std::vector<Direction>& table) {
   table.push_back(direction<LinearCrossEntropyBackward>(op, "bwd", {.sample_dim = "T", .backward_of = "fwd"}));
   table.push_back(direction<LinearCrossEntropyForwardBackward>(op, "fwd_bwd", {.sample_dim = "T"}));
   table.push_back(direction<LinearKlDivForwardBackward>("linear_kl_div", "fwd_bwd", {.sample_dim = "T"}));
+  table.push_back(direction<LinearTokenLogpForward>("linear_token_logp", "fwd", {.sample_dim = "T"}));
+  table.push_back(
+      direction<LinearTokenLogpBackward>("linear_token_logp", "bwd", {.sample_dim = "T", .backward_of = "fwd"}));
 }
 
 }  // namespace fla::harness

@@ -12,6 +12,7 @@
 #include "common/alignment.h"
 #include "linear/parts.h"
 #include "loss/cross_entropy.cuh"
+#include "loss/l2_warp.cuh"
 
 namespace fla::detail {
 namespace {
@@ -19,40 +20,52 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int64_t kFastChunk = 4096;
 
-
-FLA_KERNEL void FLA_BOUNDS(32, 1) scale_kernel(float* out, const float* dloss, const float* divisor) {
+// out: the factor of all gradients, 0, 1, and the factor of the penalty in front of it.
+FLA_KERNEL void FLA_BOUNDS(32, 1) scale_kernel(float* out, const float* dloss, const float* divisor, float penalty) {
   if (threadIdx.x != 0) return;
-  const float g = dloss ? load_float(dloss) : 1.0f, d = divisor ? load_float(divisor) : 1.0f;
-  store_float(out, d == 0.0f ? g : g / d);  // no token counts: every gradient is 0 whatever its factor
+  const float g = dloss ? load_float(dloss) : 1.0f;
+  float d = divisor ? load_float(divisor) : 1.0f;
+  if (d == 0.0f) d = 1.0f;  // no token counts: every gradient of theirs is 0 whatever its factor
+  store_float(out, g / d);
   store_float(out + 1, 0.0f);
   store_float(out + 2, 1.0f);
+  store_float(out + 3, penalty * d);
 }
 
 // Statistics of n chunks of classes, [n][T] each, into those of the rows.
+struct ChunkStatistics {
+  float *lse = nullptr, *loss = nullptr, *entropy = nullptr;
+  int64_t chunks = 0;
+};
 FLA_KERNEL void FLA_BOUNDS(kThreads, 4)
-    combine_kernel(FLA_PARAMETERS LogitArgs a, const float* lse_parts, const float* loss_parts, int64_t parts) {
+    combine_kernel(FLA_PARAMETERS LogitArgs a, FLA_PARAMETERS ChunkStatistics parts) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (row >= a.rows) return;
   const LabelState state = read_label(a, row).state;
   if (state == LabelState::ignored || state == LabelState::invalid) {
     const float loss = state == LabelState::invalid ? NAN : 0.0f;
     store_row(a, row, loss, loss, 0.0f);
+    if (a.entropy_rows) store_float(a.entropy_rows + row * a.entropy_stride, loss);
     return;
   }
   float top = -INFINITY;
-  for (int64_t i = 0; i < parts; ++i) {
-    const float lse = load_float(lse_parts + i * a.rows + row);
+  for (int64_t i = 0; i < parts.chunks; ++i) {
+    const float lse = load_float(parts.lse + i * a.rows + row);
     top = lse > top || lse != lse ? lse : top;
   }
-  float sum = 0.0f, loss = 0.0f;
-  for (int64_t i = 0; i < parts; ++i) {
-    const float lse = load_float(lse_parts + i * a.rows + row);
-    if (lse != -INFINITY) sum += math::exp(lse - top);
-    loss += load_float(loss_parts + i * a.rows + row);
+  float sum = 0.0f, loss = 0.0f, spread = 0.0f;
+  for (int64_t i = 0; i < parts.chunks; ++i) {
+    const float lse = load_float(parts.lse + i * a.rows + row);
+    loss += load_float(parts.loss + i * a.rows + row);
+    if (lse == -INFINITY) continue;
+    const float below = lse - top, share = math::exp(below);
+    sum += share;
+    if (parts.entropy) spread = fmaf(share, load_float(parts.entropy + i * a.rows + row) - below, spread);
   }
   const float lse = sum == 0.0f ? -INFINITY : top + math::log(sum);
   const float z_loss = a.z_loss_factor == 0.0f ? 0.0f : a.z_loss_factor * lse * lse;
-  store_row(a, row, lse + loss + z_loss, z_loss, lse);
+  store_row(a, row, a.loss_scale * (lse + loss + z_loss), z_loss, lse);
+  if (a.entropy_rows) store_float(a.entropy_rows + row * a.entropy_stride, math::log(sum) + spread / sum);
 }
 
 // dbias from one row of column sums per chunk.
@@ -73,8 +86,9 @@ struct Parts {
   Tensor logits, target_logits;                 // of a chunk
   Tensor dweight, dx;                           // where they are summed: the caller's, or fp32 scratch
   float *bias_sums, *bias_partials;             // per chunk; per part of a chunk
-  float *lse_parts, *loss_parts;                // lean: [n, T]
+  ChunkStatistics statistics;                   // lean
   float *losses, *z_losses, *lse;               // [T]; null where the caller's serve, or nobody asks
+  RowPeaks peaks;                               // [T]; likewise
   float *divisor, *scale;
   Workspace product;
 
@@ -107,14 +121,20 @@ struct Parts {
     const bool dbias = static_cast<bool>(c.dbias);
     bias_sums = take(dbias, lean ? V : V * chunks);
     bias_partials = take(dbias, column_partials(rows) * columns);
-    lse_parts = take(lean && c.makes_loss(), T * chunks);
-    loss_parts = take(lean && c.makes_loss(), T * chunks);
+    const bool merged = lean && c.makes_loss();
+    statistics = {take(merged, T * chunks), take(merged, T * chunks), take(merged && c.entropy, T * chunks), chunks};
     const bool reduced = c.makes_loss() && c.options.reduction != Reduction::none;
     losses = take(reduced, T);
     z_losses = take(reduced && c.z_loss, T);
     lse = take(c.makes_loss() && c.makes_gradients() && !c.lse && !c.pass.run, T);
+    peaks.max = take(c.argmax || c.has_penalty(), T);
+    if (c.has_penalty()) peaks.argmax = static_cast<int32_t*>(parts.take(floats(T)));
+    if (c.argmax) {
+      peaks.argmax = static_cast<int32_t*>(c.argmax.data);
+      peaks.argmax_stride = c.argmax.stride[0];
+    }
     divisor = take(true, 1);
-    scale = take(true, 3);
+    scale = take(true, 4);
     ProductWorkspace products;
     products.fit(true, rows, columns);
     products.fit(static_cast<bool>(c.dx), rows, H);
@@ -153,6 +173,11 @@ class LinearLoss {
     const Tensor& g = c_.options.reduction == Reduction::none ? c_.dloss : c_.token_weights;
     rows_.dloss = static_cast<const float*>(g.data);
     rows_.dloss_stride = g.stride[0];
+    rows_.upstream_scale = rows_.loss_scale = c_.sign;
+    rows_.entropy = static_cast<const float*>(c_.entropy.data);
+    rows_.entropy_stride = c_.entropy.stride[0];
+    rows_.dentropy = static_cast<const float*>(c_.dentropy.data);
+    rows_.dentropy_stride = c_.dentropy.stride[0];
     rows_.dlogits = rows_.logits;
     rows_.dlogits_stride = rows_.logits_stride;
     if (p_.lse) {
@@ -165,6 +190,7 @@ class LinearLoss {
     rows_.lse_stride = rows_.lse_out_stride;
     if (!c_.makes_loss()) return;
     rows_.invalid_labels = static_cast<int64_t*>(c_.invalid_labels.data);
+    rows_.entropy_rows = static_cast<float*>(c_.entropy.data);
     if (p_.losses) {
       rows_.loss_rows = p_.losses;
       rows_.z_loss_rows = p_.z_losses;
@@ -196,7 +222,8 @@ class LinearLoss {
     }
     const bool per_row = c_.options.reduction == Reduction::none;
     return launch<&scale_kernel>({.block = 32, .stream = stream_}, p_.scale,
-                                 per_row ? nullptr : static_cast<const float*>(c_.dloss.data), divisor);
+                                 per_row ? nullptr : static_cast<const float*>(c_.dloss.data), divisor,
+                                 static_cast<float>(c_.options.l2_warp_factor / static_cast<double>(std::max<int64_t>(p_.T, 1))));
   }
 
   // Rows [first, first + n) of the call.
@@ -212,6 +239,9 @@ class LinearLoss {
     shift(a.loss_rows, a.loss_stride);
     shift(a.z_loss_rows, a.z_loss_stride);
     shift(a.lse_out, a.lse_out_stride);
+    shift(a.entropy_rows, a.entropy_stride);
+    shift(a.entropy, a.entropy_stride);
+    shift(a.dentropy, a.dentropy_stride);
     a.first_row = first;
     a.rows = n;
     return a;
@@ -244,8 +274,14 @@ class LinearLoss {
 
   // Statistics, gradient in place, or both, as the call asks.
   Status pass(const Tensor& logits, int64_t first) {
-    if (!c_.pass.run) return cross_entropy(rows_from(first, logits.size[0]));
     const int64_t n = logits.size[0];
+    if (!c_.pass.run) {
+      const RowPeaks peaks = p_.peaks.from(first);
+      if (Status s = find_peaks(logits, peaks, 0, stream_); !s.ok()) return s;
+      const LogitArgs rows = rows_from(first, n);
+      if (Status s = cross_entropy(rows); !s.ok()) return s;
+      return add_penalty(rows, peaks);
+    }
     const Tensor target = c_.pass.target_x ? rows_of(p_.target_logits, 0, n) : Tensor{};
     if (target)
       if (Status s = project(rows_of(c_.pass.target_x, first, n), c_.pass.target_weight, {}, target); !s.ok()) return s;
@@ -258,6 +294,10 @@ class LinearLoss {
     if (keeps_row(a, dtype_)) return cross_entropy_fused(a, dtype_, stream_);
     if (Status s = cross_entropy_statistics(a, dtype_, stream_); !s.ok()) return s;
     return cross_entropy_gradient(a, dtype_, stream_);
+  }
+
+  Status add_penalty(const LogitArgs& rows, const RowPeaks& peaks) {
+    return c_.has_penalty() ? add_peaks(rows, dtype_, peaks, p_.scale + 3, stream_) : Status{};
   }
 
   Status fast() {
@@ -291,33 +331,40 @@ class LinearLoss {
   }
 
   Status lean() {
-    if (c_.makes_loss())
-      if (Status s = lean_losses(); !s.ok()) return s;
+    if (c_.makes_loss() || p_.peaks)
+      if (Status s = lean_statistics(); !s.ok()) return s;
     return c_.makes_gradients() ? lean_gradients() : Status{};
   }
-  Status lean_losses() {
+  Status lean_statistics() {
     if (p_.T == 0) return {};
     for (int64_t i = 0; i < p_.plan.chunks; ++i) {
       Classes c = classes_of(i);
       if (Status s = project(c_.x, c.weight, c.bias, c.logits); !s.ok()) return s;
+      if (Status s = find_peaks(c.logits, p_.peaks, c.first, stream_); !s.ok()) return s;
+      if (!c_.makes_loss()) continue;
       c.rows.without_lse = true;
       c.rows.z_loss_factor = 0;
-      c.rows.lse_out = p_.lse_parts + i * p_.T;
-      c.rows.loss_rows = p_.loss_parts + i * p_.T;
+      c.rows.loss_scale = 1;
+      c.rows.lse_out = p_.statistics.lse + i * p_.T;
+      c.rows.loss_rows = p_.statistics.loss + i * p_.T;
+      if (c.rows.entropy_rows) c.rows.entropy_rows = p_.statistics.entropy + i * p_.T;
       c.rows.z_loss_rows = nullptr;
-      c.rows.lse_out_stride = c.rows.loss_stride = 1;
+      c.rows.lse_out_stride = c.rows.loss_stride = c.rows.entropy_stride = 1;
       if (i > 0) c.rows.invalid_labels = nullptr;  // counted once
       if (Status s = cross_entropy_statistics(c.rows, dtype_, stream_); !s.ok()) return s;
     }
+    if (!c_.makes_loss()) return {};
     return launch<&combine_kernel>({.grid = divide_up(p_.T, kThreads), .block = kThreads, .stream = stream_}, rows_,
-                                   p_.lse_parts, p_.loss_parts, p_.plan.chunks);
+                                   p_.statistics);
   }
   Status lean_gradients() {
     for (int64_t i = 0; i < p_.plan.chunks; ++i) {
       const Classes c = classes_of(i);
       if (Status s = project(c_.x, c.weight, c.bias, c.logits); !s.ok()) return s;
-      if (p_.T > 0)
+      if (p_.T > 0) {
         if (Status s = cross_entropy_gradient(c.rows, dtype_, stream_); !s.ok()) return s;
+        if (Status s = add_penalty(c.rows, p_.peaks); !s.ok()) return s;
+      }
       if (Status s = add_dx(c.logits, c.weight, p_.dx, i > 0); !s.ok()) return s;
       const Tensor dweight = c_.dweight ? rows_of(c_.dweight, c.first, c.logits.size[1]) : Tensor{};
       if (Status s = add_dweight(c.logits, c_.x, dweight, false); !s.ok()) return s;
@@ -371,6 +418,8 @@ Status check_linear_loss(const LinearLossCall& c) {
     return error(StatusCode::invalid_argument, "class_start: shards of the vocabulary are not taken here");
   if (c.token_weights && o.reduction == Reduction::none)
     return error(StatusCode::invalid_argument, "token_weights: not with reduction none");
+  if (o.l2_warp_factor != 0 && o.reduction == Reduction::none)
+    return error(StatusCode::invalid_argument, "l2_warp_factor: not with reduction none");
   if (c.makes_loss() && c.makes_gradients() && o.reduction == Reduction::none)
     return error(StatusCode::invalid_argument, "reduction: none has no gradient before dloss is known");
   if (!c.makes_loss() && !c.makes_gradients())

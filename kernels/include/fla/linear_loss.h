@@ -27,23 +27,34 @@ struct LinearLossPlan {
 // class_start and total_classes stay 0: vocabulary shards are not taken here. The mean divides by the tokens not ignored
 // of the whole call, whatever the chunks. With token_weights w the loss is sum_t w_t loss_t, over the same divisor.
 //
+// l2_warp_factor adds to the gradients, not to the loss, those of
+//
+//   dloss l2_warp_factor / (2 T) sum_t max_v(logits[t, v])^2       T: all tokens, ignored ones too
+//
+// (L2WarpForward, of which the first maximum takes the whole gradient). It goes into dlogits[t, argmax[t]] in fp32,
+// before that is rounded.
+//
 // Workspace, exactly, each term rounded up to 256 bytes, C = chunk, n = chunks, e = bytes per element of x, R64 rounding
 // up to 64:
 //   fast  e C R64(V), 4 V H for a dweight of 16 bits when n > 1, 4 V n and 4 V ceil(C / 64) for dbias
 //   lean  e T R64(C), 4 T H for a dx of 16 bits when n > 1, twice 4 T n for the statistics of chunks, 4 V and
 //         4 C ceil(T / 64) for dbias
-//   both  4 T each for the losses and z-losses that are reduced, and for the lse of fwd_bwd where it is not asked for,
+//   both  4 T each for the losses and z-losses that are reduced, for the lse of fwd_bwd where it is not asked for, and for
+//         maximum and argmax with l2_warp_factor,
 //         512 for the divisor, and what the largest product may use (32 MiB at most, none without a GPU)
 // fast has 4096 tokens in a chunk unless `chunk` says otherwise or `workspace_limit` (bytes; 0: none) is lower. Then the
 // first that fits of: fast by 2048 and 1024 tokens, lean by 8192 down to 1024 classes, fast by 512 down to 128 tokens,
 // lean by 512 down to 64 classes. Nothing fits: workspace_too_small.
 //
-// Errors: as CrossEntropyForward; unsupported_shape for H = 0; invalid_argument naming class_start, or token_weights with
-// reduction none; bad_stride for matrices whose rows overlap. Deterministic, no host synchronisation.
+// Lean backward with l2_warp_factor makes the logits twice. The penalty costs a read of the logits beside.
+//
+// Errors: as CrossEntropyForward; unsupported_shape for H = 0; invalid_argument naming class_start, or token_weights or
+// l2_warp_factor with reduction none; bad_stride for matrices whose rows overlap. Deterministic, no host synchronisation.
 struct LinearCrossEntropyOptions : CrossEntropyOptions {
   LinearLossStrategy strategy = LinearLossStrategy::automatic;
   int64_t chunk = 0;            // tokens of fast, classes of lean; 0: chosen
   int64_t workspace_limit = 0;  // bytes; 0: none
+  float l2_warp_factor = 0;     // >= 0; RWKV: 1e-4
 };
 
 template <class V>
@@ -58,6 +69,7 @@ void describe_options(V& v, LinearCrossEntropyOptions& a) {
   v.option("strategy", a.strategy, kLinearLossStrategyNames);
   v.attribute("chunk", a.chunk, {.min = 0});
   v.attribute("workspace_limit", a.workspace_limit, {.min = 0});
+  v.attribute("l2_warp_factor", a.l2_warp_factor, {.min = 0});
 }
 
 namespace detail {
