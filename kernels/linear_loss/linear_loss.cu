@@ -221,9 +221,10 @@ class LinearLoss {
       if (Status s = count_valid_labels(rows_, p_.divisor, stream_); !s.ok()) return s;
     }
     const bool per_row = c_.options.reduction == Reduction::none;
+    const auto tokens = static_cast<double>(std::max<int64_t>(p_.T, 1));
     return launch<&scale_kernel>({.block = 32, .stream = stream_}, p_.scale,
                                  per_row ? nullptr : static_cast<const float*>(c_.dloss.data), divisor,
-                                 static_cast<float>(c_.options.l2_warp_factor / static_cast<double>(std::max<int64_t>(p_.T, 1))));
+                                 static_cast<float>(c_.options.l2_warp_factor / tokens));
   }
 
   // Rows [first, first + n) of the call.
