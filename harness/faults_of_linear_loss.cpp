@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "fla/linear_loss_shards.h"
 #include "fla/linear_token_logp.h"
 #include "harness/self_test_layers.h"
 
@@ -124,6 +125,24 @@ void add_token_logp(std::vector<SemanticFault>& all) {
     all.push_back({std::string(gradient) + " of other sign", backward + ",bias=?,dbias=?", negated(gradient)});
 }
 
+void add_shards(std::vector<SemanticFault>& all) {
+  using Stats = LinearCrossEntropyShardStats;
+  using Backward = LinearCrossEntropyBackward;
+  const std::string sizes = ":T=12,H=16,V=96,x=?,class_start=40,total_classes=200,label_smoothing=0.1";
+  const std::string stats = "linear_cross_entropy_shards.stats" + sizes;
+  const auto change = [](auto edit) { return of_other_call([edit](Problem& p) { edit(arguments<Stats>(p)); }); };
+  for (const std::string& plain : {stats + ",strategy=fast,chunk=5", stats + ",strategy=lean,chunk=40"}) {
+    all.push_back({"labels counted from this shard", plain, change([](Stats& a) { a.class_start = 0; })});
+    all.push_back({"smoothing over the classes of this shard", plain, change([](Stats& a) { a.total_classes = 136; })});
+    all.push_back({"lse within the rest", plain, with_answers([](const Problem& p, Answers& a) {
+                     std::vector<double>& pairs = real(p, a, "stats");
+                     for (size_t i = 0; i < pairs.size(); i += 2) pairs[i + 1] += pairs[i];
+                   })});
+  }
+  all.push_back({"labels counted from this shard", "linear_cross_entropy.bwd" + sizes + ",dx=f32",
+                 of_other_call([](Problem& p) { arguments<Backward>(p).class_start = 0; })});
+}
+
 }  // namespace
 
 void add_linear_loss_faults(std::vector<SemanticFault>& all) {
@@ -131,6 +150,7 @@ void add_linear_loss_faults(std::vector<SemanticFault>& all) {
   add_gradients(all);
   add_penalty(all);
   add_token_logp(all);
+  add_shards(all);
 }
 
 }  // namespace fla::harness

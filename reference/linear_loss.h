@@ -2,7 +2,8 @@
 // of products whose sums are fp32; the factor that all gradients share comes last.
 #pragma once
 
-#include "fla/linear_loss.h"
+#include "fla/linear_loss_shards.h"
+#include "reference/cross_entropy_shards.h"
 #include "reference/l2_warp.h"
 #include "reference/linear.h"
 #include "reference/loss.h"
@@ -163,6 +164,32 @@ void evaluate(const LinearCrossEntropyForwardBackward& a) {
   LinearLoss<S> loss(a);
   const std::vector<S> lse = loss.losses(a);
   loss.gradients(a, [&](int64_t t) { return lse[static_cast<size_t>(t)]; });
+}
+
+template <class S>
+void evaluate(const LinearCrossEntropyShardStats& a) {
+  Matrix<S> logits = linear_logits<S>(a.x, a.weight, a.bias);
+  evaluate<S>(CrossEntropyShardStats{.logits = tensor_of(logits, a.x.dtype),
+                                     .labels = a.labels,
+                                     .stats = a.stats,
+                                     .invalid_labels = a.invalid_labels,
+                                     .ignore_index = a.ignore_index,
+                                     .class_start = a.class_start,
+                                     .total_classes = a.total_classes,
+                                     .label_smoothing = a.label_smoothing,
+                                     .logit_scale = a.logit_scale,
+                                     .softcap = a.softcap});
+  if (a.label_smoothing == 0) return;
+  // Chunks of classes take their factor before they are added, where the sum may be smaller than they are.
+  const CrossEntropyTerms<S> terms(a, tensor_of(logits, a.x.dtype), a.labels);
+  const S per_class = constant<S>(a.label_smoothing) / constant<S>(a.total_classes != 0 ? a.total_classes : logits.cols());
+  const View<S> stats(a.stats);
+  for (int64_t t = 0; t < logits.rows(); ++t) {
+    if (terms.is_skipped(t)) continue;
+    const S parts = detach(sum<S>(
+        logits.cols(), [&](int64_t v) { return per_class * terms.chain(logits(t, v)).z; }, kVocabularyLanes));
+    stats(t, 1) = stats(t, 1) + (parts - S(value(parts)));
+  }
 }
 
 }  // namespace fla::reference

@@ -64,7 +64,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4)
   }
   const float lse = sum == 0.0f ? -INFINITY : top + math::log(sum);
   const float z_loss = a.z_loss_factor == 0.0f ? 0.0f : a.z_loss_factor * lse * lse;
-  store_row(a, row, a.loss_scale * (lse + loss + z_loss), z_loss, lse);
+  store_row(a, row, a.loss_scale * ((a.without_lse ? 0.0f : lse) + loss + z_loss), z_loss, lse);
   if (a.entropy_rows) store_float(a.entropy_rows + row * a.entropy_stride, math::log(sum) + spread / sum);
 }
 
@@ -173,6 +173,7 @@ class LinearLoss {
     const Tensor& g = c_.options.reduction == Reduction::none ? c_.dloss : c_.token_weights;
     rows_.dloss = static_cast<const float*>(g.data);
     rows_.dloss_stride = g.stride[0];
+    rows_.without_lse = c_.without_lse;
     rows_.upstream_scale = rows_.loss_scale = c_.sign;
     rows_.entropy = static_cast<const float*>(c_.entropy.data);
     rows_.entropy_stride = c_.entropy.stride[0];
@@ -326,7 +327,7 @@ class LinearLoss {
     const Tensor bias = c_.bias ? columns_of(matrix(c_.bias.data, dtype_, 1, p_.V), first, n) : Tensor{};
     Classes c{rows_of(c_.weight, first, n), c_.bias ? dense(bias.data, dtype_, {n}) : Tensor{},
               columns_of(p_.logits, 0, n), rows_, first};
-    c.rows.class_start = first;
+    c.rows.class_start += first;
     c.rows.columns = static_cast<int32_t>(n);
     return c;
   }
@@ -415,8 +416,9 @@ Status check_linear_loss(const LinearLossCall& c) {
   if (classes < 1) return error(StatusCode::unsupported_shape, "weight: V = 0 classes");
   if (classes > 0x7fffffff - 65536) return error(StatusCode::unsupported_shape, "weight: 2^31 classes");
   if (c.x.size[1] < 1) return error(StatusCode::unsupported_shape, "x: H = 0");
-  if (o.class_start != 0 || o.total_classes != 0)
-    return error(StatusCode::invalid_argument, "class_start: shards of the vocabulary are not taken here");
+  if (Status s = check_shard(o.class_start, classes, o.total_classes); !s.ok()) return s;
+  if (o.l2_warp_factor != 0 && o.total_classes != 0)
+    return error(StatusCode::invalid_argument, "l2_warp_factor: not over a shard of the vocabulary");
   if (c.token_weights && o.reduction == Reduction::none)
     return error(StatusCode::invalid_argument, "token_weights: not with reduction none");
   if (o.l2_warp_factor != 0 && o.reduction == Reduction::none)
@@ -425,8 +427,8 @@ Status check_linear_loss(const LinearLossCall& c) {
     return error(StatusCode::invalid_argument, "reduction: none has no gradient before dloss is known");
   if (!c.makes_loss() && !c.makes_gradients())
     return error(StatusCode::invalid_argument, "dx: no output is asked for");
-  return first_error({check_rows("x", c.x), check_rows("weight", c.weight), check_rows("dx", c.dx),
-                      check_rows("dweight", c.dweight)});
+  return first_error({check_rows("x", c.x), check_rows("weight", c.weight),
+                      check_weight_gradient("dx", c.dx, c.x.dtype), check_rows("dweight", c.dweight)});
 }
 
 Status run_linear_loss(const LinearLossCall& c, Workspace workspace, Stream stream) {

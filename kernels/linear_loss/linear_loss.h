@@ -36,6 +36,7 @@ struct LinearLossCall {
   Tensor dx = {}, dweight = {}, dbias = {};
   bool accumulate = false;
   float sign = 1;  // -1: the loss is a log-probability
+  bool without_lse = false;  // of the loss, which is that of a shard
   Tensor entropy = {}, dentropy = {};  // entropy: made with the loss, else given
   Tensor argmax = {};
   LogitPass pass = {};

@@ -1,5 +1,6 @@
 // What suites cannot say of the linear losses: which plan runs, what it asks for, and that plans agree.
 #include "fla/l2_warp.h"
+#include "fla/linear_loss_shards.h"
 #include "fla/linear_token_logp.h"
 
 #include "common/gemm.h"
@@ -145,6 +146,47 @@ TEST(LinearCrossEntropy, ThePenaltyIsThatOfTheLogits) {
   launch_gemm({.a = logits, .b = a.x, .c = a.dweight, .transpose_a = true});
   expect_close(elements_of({fused.a.loss, fused.a.lse}), elements_of({a.loss, a.lse}));
   expect_close(elements_of({fused.a.dx, fused.a.dweight}), elements_of({a.dx, a.dweight}));
+}
+
+// Two ranks of unequal shards, the exchange by hand.
+TEST(LinearCrossEntropyShards, AreTheWholeVocabulary) {
+  Call whole;
+  whole.a.l2_warp_factor = 0;
+  launch(whole.a);
+  Call ranks;
+  Numbers& numbers = ranks.numbers;
+  const LinearCrossEntropyForwardBackward& a = ranks.a;
+  constexpr int64_t T = Call::T, H = Call::H, V = Call::V, split = 100;
+  const Tensor stats = numbers.zeros({2, T, 2}), dx[] = {a.dx, numbers.zeros({T, H})};
+  const auto shard_of = [](const Tensor& t, int rank) {
+    Tensor shard = t;
+    shard.size[0] = rank == 0 ? split : V - split;
+    if (rank == 1) shard.data = static_cast<float*>(t.data) + split * t.stride[0];
+    return shard;
+  };
+  const auto options_of = [&](int rank) {
+    LinearCrossEntropyOptions o = a;
+    o.class_start = rank * split;
+    o.total_classes = V;
+    o.l2_warp_factor = 0;
+    o.strategy = rank == 0 ? LinearLossStrategy::fast : LinearLossStrategy::lean;
+    o.chunk = 32;
+    return o;
+  };
+  for (int rank = 0; rank < 2; ++rank) {
+    const Tensor pairs = dense(static_cast<float*>(stats.data) + rank * stats.stride[0], DType::f32, {T, 2});
+    launch(LinearCrossEntropyShardStats{options_of(rank), a.x, shard_of(a.weight, rank), shard_of(a.bias, rank), a.labels,
+                                        pairs, {}});
+  }
+  launch(CrossEntropyShardCombine{
+      .stats = stats, .labels = a.labels, .loss = a.loss, .lse = a.lse, .lse_square_scale = a.lse_square_scale});
+  float one = 1;
+  for (int rank = 0; rank < 2; ++rank)
+    launch(LinearCrossEntropyBackward{options_of(rank), a.x, shard_of(a.weight, rank), shard_of(a.bias, rank), a.labels, {},
+                                      {}, a.lse, dense(&one, DType::f32, {1}), dx[rank], shard_of(a.dweight, rank),
+                                      shard_of(a.dbias, rank)});
+  for (int64_t i = 0; i < T * H; ++i) static_cast<float*>(a.dx.data)[i] += static_cast<const float*>(dx[1].data)[i];
+  expect_close(ranks.outputs(), whole.outputs());
 }
 
 // Log-probabilities and entropies with their gradients, the former as a linear loss or from logits in memory.

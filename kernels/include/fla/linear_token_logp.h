@@ -28,21 +28,8 @@ template <class V>
 void describe_options(V& v, LinearTokenLogpOptions& a) {
   describe_options(v, static_cast<LogitChainOptions&>(a));
   v.attribute("ignore_index", a.ignore_index);
-  v.option("strategy", a.strategy, kLinearLossStrategyNames);
-  v.attribute("chunk", a.chunk, {.min = 0});
-  v.attribute("workspace_limit", a.workspace_limit, {.min = 0});
+  describe_strategy(v, a);
 }
-
-namespace detail {
-// x, weight, bias and labels of either struct below.
-template <class V, class A>
-void describe_token_logp_inputs(V& v, A& a, Dim T, Dim H, Dim classes) {
-  v.input("x", a.x, {T, H});
-  v.input("weight", a.weight, {classes, H}, {.like = &a.x});
-  v.input("bias", a.bias, {classes}, {.presence = Presence::optional, .like = &a.x});
-  v.input("labels", a.labels, {T}, {.types = kIndex, .content = {Content::labels, classes, a.ignore_index}});
-}
-}  // namespace detail
 
 // 2 T H V flops, either strategy.
 struct LinearTokenLogpForward : LinearTokenLogpOptions {
@@ -61,7 +48,7 @@ template <class V>
 void describe(V& v, LinearTokenLogpForward& a) {
   describe_options(v, a);
   const Dim T = v.dim("T"), H = v.dim("H"), classes = v.dim("V");
-  detail::describe_token_logp_inputs(v, a, T, H, classes);
+  detail::describe_linear_logits(v, a, T, H, classes);
   v.output("logp", a.logp, {T}, {.types = kF32});
   v.output("entropy", a.entropy, {T}, {.presence = Presence::optional, .types = kF32});
   v.output("argmax", a.argmax, {T}, {.presence = Presence::optional, .types = only(DType::i32)});
@@ -88,7 +75,7 @@ struct LinearTokenLogpBackward : LinearTokenLogpOptions {
   Tensor entropy;                  // [T] f32, from forward, needed with dentropy
   Tensor dlogp;                    // [T] f32
   Tensor dentropy;                 // [T] f32, optional
-  Tensor dx;                       // [T, H] dtype of x
+  Tensor dx;                       // [T, H] dtype of x, or f32
   Tensor dweight;                  // [V, H] any float; f32 costs no scratch
   Tensor dbias;                    // [V] any float
   bool accumulate = false;         // add to dweight and dbias, which are f32 then
@@ -99,7 +86,7 @@ void describe(V& v, LinearTokenLogpBackward& a) {
   describe_options(v, a);
   v.attribute("accumulate", a.accumulate);
   const Dim T = v.dim("T"), H = v.dim("H"), classes = v.dim("V");
-  detail::describe_token_logp_inputs(v, a, T, H, classes);
+  detail::describe_linear_logits(v, a, T, H, classes);
   v.input("lse", a.lse, {T}, {.types = kF32});
   v.input("entropy", a.entropy, {T}, {.presence = Presence::optional, .types = kF32});
   v.input("dlogp", a.dlogp, {T}, {.types = kF32});
