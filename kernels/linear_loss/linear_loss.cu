@@ -7,147 +7,17 @@
 // Rows of a chunk start at multiples of 64 classes: products of unaligned rows run at half speed.
 #include "linear_loss/linear_loss.h"
 
-#include <algorithm>
-
-#include "common/alignment.h"
-#include "linear/parts.h"
-#include "loss/cross_entropy.cuh"
-#include "loss/l2_warp.cuh"
+#include "linear_loss/linear_loss_parts.h"
 
 namespace fla::detail {
 namespace {
 
-constexpr int kThreads = 256;
 constexpr int64_t kFastChunk = 4096;
-
-// out: the factor of all gradients, 0, 1, and the factor of the penalty in front of it.
-FLA_KERNEL void FLA_BOUNDS(32, 1) scale_kernel(float* out, const float* dloss, const float* divisor, float penalty) {
-  if (threadIdx.x != 0) return;
-  const float g = dloss ? load_float(dloss) : 1.0f;
-  float d = divisor ? load_float(divisor) : 1.0f;
-  if (d == 0.0f) d = 1.0f;  // no token counts: every gradient of theirs is 0 whatever its factor
-  store_float(out, g / d);
-  store_float(out + 1, 0.0f);
-  store_float(out + 2, 1.0f);
-  store_float(out + 3, penalty * d);
-}
-
-// Statistics of n chunks of classes, [n][T] each, into those of the rows.
-struct ChunkStatistics {
-  float *lse = nullptr, *loss = nullptr, *entropy = nullptr;
-  int64_t chunks = 0;
-};
-FLA_KERNEL void FLA_BOUNDS(kThreads, 4)
-    combine_kernel(FLA_PARAMETERS LogitArgs a, FLA_PARAMETERS ChunkStatistics parts) {
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (row >= a.rows) return;
-  const LabelState state = read_label(a, row).state;
-  if (state == LabelState::ignored || state == LabelState::invalid) {
-    const float loss = state == LabelState::invalid ? NAN : 0.0f;
-    store_row(a, row, loss, loss, 0.0f);
-    if (a.entropy_rows) store_float(a.entropy_rows + row * a.entropy_stride, loss);
-    return;
-  }
-  float top = -INFINITY;
-  for (int64_t i = 0; i < parts.chunks; ++i) {
-    const float lse = load_float(parts.lse + i * a.rows + row);
-    top = lse > top || lse != lse ? lse : top;
-  }
-  float sum = 0.0f, loss = 0.0f, spread = 0.0f;
-  for (int64_t i = 0; i < parts.chunks; ++i) {
-    const float lse = load_float(parts.lse + i * a.rows + row);
-    loss += load_float(parts.loss + i * a.rows + row);
-    if (lse == -INFINITY) continue;
-    const float below = lse - top, share = math::exp(below);
-    sum += share;
-    if (parts.entropy) spread = fmaf(share, load_float(parts.entropy + i * a.rows + row) - below, spread);
-  }
-  const float lse = sum == 0.0f ? -INFINITY : top + math::log(sum);
-  const float z_loss = a.z_loss_factor == 0.0f ? 0.0f : a.z_loss_factor * lse * lse;
-  store_row(a, row, a.loss_scale * ((a.without_lse ? 0.0f : lse) + loss + z_loss), z_loss, lse);
-  if (a.entropy_rows) store_float(a.entropy_rows + row * a.entropy_stride, math::log(sum) + spread / sum);
-}
-
-// dbias from one row of column sums per chunk.
-FLA_KERNEL void FLA_BOUNDS(kThreads, 4) finish_bias_kernel(AnyFloat out, const float* chunk_sums, const float* alpha,
-                                                           int64_t chunks, int64_t classes, bool accumulate) {
-  const int64_t v = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (v >= classes) return;
-  float sum = 0.0f;
-  for (int64_t i = 0; i < chunks; ++i) sum += load_float(chunk_sums + i * classes + v);
-  sum *= load_float(alpha);
-  store_float(out, v, accumulate ? load_float(out, v) + sum : sum);
-}
-
-// Where everything lies: the one list behind the formula of fla/linear_loss.h.
-struct Parts {
-  int64_t T, H, V;
-  LinearLossPlan plan;
-  Tensor logits, target_logits;                 // of a chunk
-  Tensor dweight, dx;                           // where they are summed: the caller's, or fp32 scratch
-  float *bias_sums, *bias_partials;             // per chunk; per part of a chunk
-  ChunkStatistics statistics;                   // lean
-  float *losses, *z_losses, *lse;               // [T]; null where the caller's serve, or nobody asks
-  RowPeaks peaks;                               // [T]; likewise
-  float *divisor, *scale;
-  Workspace product;
-
-  Parts(const LinearLossCall& c, LinearLossStrategy strategy, int64_t chunk, void* base = nullptr)
-      : T(c.x.size[0]), H(c.x.size[1]), V(c.weight.size[0]) {
-    const bool lean = strategy == LinearLossStrategy::lean;
-    const int64_t extent = std::max<int64_t>(lean ? V : T, 1);
-    chunk = std::min(chunk, extent);
-    const int64_t chunks = divide_up(extent, chunk);
-    const DType dtype = c.x.dtype;
-    const auto floats = [](int64_t n) { return static_cast<size_t>(n) * sizeof(float); };
-    WorkspaceParts parts(base);
-    const auto take = [&](bool needed, int64_t n) {
-      return needed ? static_cast<float*>(parts.take(floats(n))) : nullptr;
-    };
-    const int64_t rows = lean ? T : std::min(chunk, T), columns = lean ? chunk : V;
-    const int64_t stride = divide_up(columns, 64) * 64;
-    const auto take_logits = [&](bool needed) {
-      if (!needed) return Tensor{};
-      return matrix(parts.take(static_cast<size_t>(rows * stride * size_of(dtype))), dtype, rows, columns, stride);
-    };
-    logits = take_logits(true);
-    target_logits = take_logits(static_cast<bool>(c.pass.target_x));
-    const auto summed = [&](const Tensor& out, bool in_parts) {
-      if (!out || out.dtype == DType::f32 || !in_parts) return out;
-      return parts.take_matrix(true, DType::f32, out.size[0], out.size[1]);
-    };
-    dweight = summed(c.dweight, !lean && chunks > 1);
-    dx = summed(c.dx, lean && chunks > 1);
-    const bool dbias = static_cast<bool>(c.dbias);
-    bias_sums = take(dbias, lean ? V : V * chunks);
-    bias_partials = take(dbias, column_partials(rows) * columns);
-    const bool merged = lean && c.makes_loss();
-    statistics = {take(merged, T * chunks), take(merged, T * chunks), take(merged && c.entropy, T * chunks), chunks};
-    const bool reduced = c.makes_loss() && c.options.reduction != Reduction::none;
-    losses = take(reduced, T);
-    z_losses = take(reduced && c.z_loss, T);
-    lse = take(c.makes_loss() && c.makes_gradients() && !c.lse && !c.pass.run, T);
-    peaks.max = take(c.argmax || c.has_penalty(), T);
-    if (c.has_penalty()) peaks.argmax = static_cast<int32_t*>(parts.take(floats(T)));
-    if (c.argmax) {
-      peaks.argmax = static_cast<int32_t*>(c.argmax.data);
-      peaks.argmax_stride = c.argmax.stride[0];
-    }
-    divisor = take(true, 1);
-    scale = take(true, 4);
-    ProductWorkspace products;
-    products.fit(true, rows, columns);
-    products.fit(static_cast<bool>(c.dx), rows, H);
-    products.fit(static_cast<bool>(c.dweight), columns, H);
-    product = products.take(parts);
-    plan = {strategy, chunk, chunks, parts.bytes()};
-  }
-};
 
 // Everything of one call that its chunks share.
 class LinearLoss {
  public:
-  LinearLoss(const LinearLossCall& call, const Parts& parts, Stream stream)
+  LinearLoss(const LinearLossCall& call, const LinearLossParts& parts, Stream stream)
       : c_(call), p_(parts), stream_(stream), dtype_(call.x.dtype) {}
 
   Status run() {
@@ -270,7 +140,7 @@ class LinearLoss {
   Status finish_bias() {
     if (!c_.dbias) return {};
     const int64_t chunks = p_.plan.strategy == LinearLossStrategy::lean ? 1 : p_.plan.chunks;
-    return launch<&finish_bias_kernel>({.grid = divide_up(p_.V, kThreads), .block = kThreads, .stream = stream_},
+    return launch<&finish_bias_kernel>({.grid = divide_up(p_.V, kLinearLossThreads), .block = kLinearLossThreads, .stream = stream_},
                                        any_float(c_.dbias), p_.bias_sums, p_.scale, chunks, p_.V, c_.accumulate);
   }
 
@@ -356,7 +226,7 @@ class LinearLoss {
       if (Status s = cross_entropy_statistics(c.rows, dtype_, stream_); !s.ok()) return s;
     }
     if (!c_.makes_loss()) return {};
-    return launch<&combine_kernel>({.grid = divide_up(p_.T, kThreads), .block = kThreads, .stream = stream_}, rows_,
+    return launch<&combine_kernel>({.grid = divide_up(p_.T, kLinearLossThreads), .block = kLinearLossThreads, .stream = stream_}, rows_,
                                    p_.statistics);
   }
   Status lean_gradients() {
@@ -376,7 +246,7 @@ class LinearLoss {
   }
 
   const LinearLossCall& c_;
-  const Parts& p_;
+  const LinearLossParts& p_;
   Stream stream_;
   DType dtype_;
   LogitArgs rows_;
@@ -384,7 +254,7 @@ class LinearLoss {
 };
 
 LinearLossPlan plan_of(const LinearLossCall& c, LinearLossStrategy strategy, int64_t chunk) {
-  return Parts(c, strategy, chunk).plan;
+  return LinearLossParts(c, strategy, chunk).plan;
 }
 
 }  // namespace
@@ -437,7 +307,7 @@ Status run_linear_loss(const LinearLossCall& c, Workspace workspace, Stream stre
   if (c.options.workspace_limit > 0 && plan.workspace_bytes > static_cast<size_t>(c.options.workspace_limit))
     return error(StatusCode::workspace_too_small, "workspace_limit: %lld bytes, needs %zu",
                  static_cast<long long>(c.options.workspace_limit), plan.workspace_bytes);
-  return LinearLoss(c, Parts(c, plan.strategy, plan.chunk, workspace.data), stream).run();
+  return LinearLoss(c, LinearLossParts(c, plan.strategy, plan.chunk, workspace.data), stream).run();
 }
 
 }  // namespace fla::detail
