@@ -5,6 +5,7 @@
 #include "loss/cross_entropy.cuh"
 
 namespace fla::detail {
+
 // Statistics of n chunks of classes, [n][T] each; entropy only where it is asked for.
 struct ChunkStatistics {
   float *lse = nullptr, *loss = nullptr, *entropy = nullptr;
