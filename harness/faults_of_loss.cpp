@@ -142,7 +142,7 @@ void add_backward(std::vector<SemanticFault>& all) {
        })});
 }
 
-// Labels lie in [0, 96): some of them in this shard, some before it.
+// Labels lie in [0, 200): in this shard, before it and behind it.
 void add_shard_stats(std::vector<SemanticFault>& all) {
   using Stats = CrossEntropyShardStats;
   const std::string plain = "cross_entropy_shards.stats:T=24,V=96,logits=?,class_start=40,total_classes=200";

@@ -26,6 +26,7 @@ struct Traits {
   double (*flops)(const void*) = nullptr;
   bool batch_invariant = false;
   std::vector<std::pair<std::string, std::string>> replaced_by = {};
+  std::string coupled_by = {};
 };
 
 template <class A>
@@ -50,6 +51,7 @@ Direction direction(std::string op, std::string name, Traits traits, const A& de
     }
   };
   d.sample_dim = std::move(traits.sample_dim);
+  d.coupled_by = std::move(traits.coupled_by);
   d.backward_of = std::move(traits.backward_of);
   d.flops = traits.flops;
   d.batch_invariant = traits.batch_invariant;
