@@ -1,7 +1,7 @@
 // How cross entropy goes wrong.
 #include <cmath>
 
-#include "fla/loss.h"
+#include "fla/cross_entropy_shards.h"
 #include "harness/self_test_layers.h"
 
 namespace fla::harness {
@@ -142,9 +142,61 @@ void add_backward(std::vector<SemanticFault>& all) {
        })});
 }
 
+// Labels lie in [0, 200): in this shard, before it and behind it.
+void add_shard_stats(std::vector<SemanticFault>& all) {
+  using Stats = CrossEntropyShardStats;
+  const std::string plain = "cross_entropy_shards.stats:T=24,V=96,logits=?,class_start=40,total_classes=200";
+  const auto change = [](auto edit) { return of_other_call([edit](Problem& p) { edit(arguments<Stats>(p)); }); };
+  all.push_back({"labels counted from this shard", plain, change([](Stats& a) { a.class_start = 0; })});
+  all.push_back({"label term missing", plain, change([](Stats& a) { a.class_start = 100; })});
+  all.push_back({"label of another row", plain, of_other_call(shift_labels)});
+  all.push_back({"smoothing forgotten", plain + ",label_smoothing=0.1", change([](Stats& a) { a.label_smoothing = 0; })});
+  all.push_back({"smoothing over the classes of this shard", plain + ",label_smoothing=0.1",
+                 change([](Stats& a) { a.total_classes = 136; })});
+  all.push_back({"scale missing", plain + ",logit_scale=0.5", change([](Stats& a) { a.logit_scale = 1; })});
+  all.push_back({"softcap missing", plain + ",softcap=2",
+                 change([](Stats& a) { a.softcap = std::numeric_limits<float>::infinity(); })});
+  all.push_back({"ignored rows counted", plain + ",ignore=0.4", change([](Stats& a) { a.ignore_index = -1000; })});
+  all.push_back({"lse within the rest", plain, with_answers([](const Problem& p, Answers& a) {
+                   std::vector<double>& stats = real(p, a, "stats");
+                   for (size_t i = 0; i < stats.size(); i += 2) stats[i + 1] += stats[i];
+                 })});
+  all.push_back({"accumulator in bf16", plain, accumulated(Scalar::single_bf16_sum)});
+}
+
+void add_shard_combine(std::vector<SemanticFault>& all) {
+  using Combine = CrossEntropyShardCombine;
+  const std::string mean = "cross_entropy_shards.combine:P=3,T=24,lse=f32", rows = mean + ",reduction=none";
+  const auto plant = [&](const char* name, const std::string& text, Fault fault) {
+    all.push_back({name, text, std::move(fault), {"f32"}});
+  };
+  const auto change = [](auto edit) { return of_other_call([edit](Problem& p) { edit(arguments<Combine>(p)); }); };
+  // One of the pair's numbers, of the ranks from `rank` on.
+  const auto fill_from = [](size_t rank, size_t which, double value) {
+    return of_other_call([=](Problem& p) {
+      std::vector<double>& stats = real(p, "stats");
+      for (size_t i = rank * 48 + which; i < stats.size(); i += 2) stats[i] = value;
+    });
+  };
+  plant("log-sum-exp without the last rank", rows, fill_from(2, 0, -std::numeric_limits<double>::infinity()));
+  plant("rest of rank 0 alone", rows, fill_from(1, 1, 0));
+  plant("pairs of another row", rows, of_other_call([](Problem& p) { rotate_rows(real(p, "stats"), 2); }));
+  plant("log-sum-exps added", rows, with_answers([](const Problem& p, Answers& a) {
+          const std::vector<double>& stats = real(p, "stats");
+          std::vector<double>& lse = real(p, a, "lse");
+          for (size_t t = 0; t < lse.size(); ++t) lse[t] = stats[2 * t] + stats[2 * t + 48] + stats[2 * t + 96];
+        }));
+  plant("z-loss missing", rows + ",lse_square_scale=0.01", change([](Combine& a) { a.lse_square_scale = 0; }));
+  plant("ignored rows counted", rows + ",ignore=0.4", change([](Combine& a) { a.ignore_index = -1000; }));
+  plant("mean over ignored rows too", mean + ",ignore=0.4", divide_by_all("loss"));
+  plant("sum, not mean", mean, change([](Combine& a) { a.reduction = Reduction::sum; }));
+}
+
 }  // namespace
 
 void add_loss_faults(std::vector<SemanticFault>& all) {
+  add_shard_stats(all);
+  add_shard_combine(all);
   add_forward(all);
   add_backward(all);
 }

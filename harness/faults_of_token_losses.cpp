@@ -61,6 +61,47 @@ void add_selective(std::vector<SemanticFault>& all) {
   all.push_back({"dlogits of other sign", backward, negated("dlogits")});
 }
 
+template <class A>
+void add_log_sum_of(std::vector<SemanticFault>& all, const std::string& plain) {
+  const auto change = [](auto edit) { return of_other_call([edit](Problem& p) { edit(arguments<A>(p)); }); };
+  all.push_back({"scale missing", plain + ",logit_scale=0.5", change([](A& a) { a.logit_scale = 1; })});
+  all.push_back({"softcap missing", plain + ",softcap=2",
+                 change([](A& a) { a.softcap = std::numeric_limits<float>::infinity(); })});
+  all.push_back({"softcap before scale", plain + ",softcap=2,logit_scale=0.5",
+                 change([](A& a) { a.softcap *= a.logit_scale; })});
+  all.push_back({"logits of the row after", plain, of_other_call([](Problem& p) { rotate_rows(real(p, "logits"), 96); })});
+}
+
+void add_log_sum(std::vector<SemanticFault>& all) {
+  const std::string forward = "logsumexp.fwd:T=12,V=96,logits=?,lse=f32", backward = "logsumexp.bwd:T=12,V=96,logits=?";
+  add_log_sum_of<LogSumExpForward>(all, forward);
+  add_log_sum_of<LogSumExpBackward>(all, backward);
+  all.push_back({"last class missing", forward, of_other_call([](Problem& p) {
+                   std::vector<double>& logits = real(p, "logits");
+                   for (size_t last = 95; last < logits.size(); last += 96)
+                     logits[last] = -std::numeric_limits<double>::infinity();
+                 })});
+  // What tanh makes of a lane that was loaded as -inf.
+  all.push_back({"lanes beyond the row count once capped", forward + ",softcap=5",
+                 with_answers([](const Problem& p, Answers& a) {
+                   for (double& v : real(p, a, "lse")) v = std::log(std::exp(v) + std::exp(-5.0));
+                 })});
+  all.push_back({"logarithm in base 2", forward, with_answers([](const Problem& p, Answers& a) {
+                   for (double& v : real(p, a, "lse")) v /= std::log(2.0);
+                 })});
+  all.push_back({"NaN logits lost in the maximum", forward + ",fill=specials", of_other_call([](Problem& p) {
+                   for (double& v : real(p, "logits"))
+                     if (std::isnan(v)) v = -std::numeric_limits<double>::infinity();
+                 })});
+  all.push_back({"accumulator in bf16", forward, accumulated(Scalar::single_bf16_sum)});
+  all.push_back({"lse of another row", backward, of_other_call([](Problem& p) { rotate_rows(real(p, "lse"), 1); })});
+  all.push_back({"dlse of row 0 for all", backward, of_other_call([](Problem& p) {
+                   for (double& v : real(p, "dlse")) v = real(p, "dlse").front();
+                 })});
+  all.push_back({"dlogits all zeros", backward, zeroed("dlogits")});
+  all.push_back({"dlogits of other sign", backward, negated("dlogits")});
+}
+
 void add_penalty(std::vector<SemanticFault>& all) {
   const std::string add = "l2_warp.add:T=5,V=40,dloss=f32,factor=1,dlogits=?";
   all.push_back({"maximum of the row after", "l2_warp.fwd:T=12,V=96,logits=?",
@@ -84,6 +125,7 @@ void add_token_loss_faults(std::vector<SemanticFault>& all) {
   add_grpo(all, "fwd");
   add_grpo(all, "bwd");
   add_selective(all);
+  add_log_sum(all);
   add_penalty(all);
 }
 

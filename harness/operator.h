@@ -91,6 +91,7 @@ struct Direction {
   void (*reference)(Scalar, const void* args) = nullptr;
 
   std::string sample_dim;  // rows along this dim are independent: large cases check a sample of it; empty: always whole
+  std::string coupled_by;  // an attribute: cases that set it are checked whole, for no sample of rows has the sums of all
   bool batch_invariant = false;  // by promise, a row's bits do not depend on the other rows along sample_dim
   std::string backward_of;  // for "bwd": the direction whose saved tensors and names it continues ("fwd"), else empty
   // {a, b}: backward takes the forward's tensor b in place of its tensor a where the forward has b

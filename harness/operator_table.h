@@ -27,6 +27,7 @@ struct Traits {
   bool batch_invariant = false;
   std::vector<std::pair<std::string, std::string>> replaced_by = {};
   const EveryInput* every = nullptr;
+  std::string coupled_by = {};
 };
 
 template <class A>
@@ -51,6 +52,7 @@ Direction direction(std::string op, std::string name, Traits traits, const A& de
     }
   };
   d.sample_dim = std::move(traits.sample_dim);
+  d.coupled_by = std::move(traits.coupled_by);
   d.backward_of = std::move(traits.backward_of);
   d.flops = traits.flops;
   d.batch_invariant = traits.batch_invariant;

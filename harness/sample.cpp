@@ -17,6 +17,7 @@ bool must_be_neutral(const Problem& p, const Field& f) {
 }
 
 bool can_be_sampled(const Problem& p) {
+  if (const std::string& key = p.origin.direction->coupled_by; !key.empty() && p.origin.find(key)) return false;
   return std::none_of(p.signature.fields.begin(), p.signature.fields.end(), [&](const Field& f) {
     return p.args.tensor(f) && sample_axis_of(p, f) >= 0 && is_broadcast(p, f) && must_be_neutral(p, f);
   });

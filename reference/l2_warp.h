@@ -8,16 +8,23 @@
 
 namespace fla::reference {
 
+// The column of the largest logit of a row, the first of several; a NaN is larger than every number.
+template <class S>
+int64_t first_peak(const View<S>& logits, int64_t t) {
+  int64_t best = 0;
+  for (int64_t v = 1; v < logits.size(1); ++v) {
+    const double now = value(logits(t, v)), before = value(logits(t, best));
+    if (!std::isnan(before) && (std::isnan(now) || now > before)) best = v;
+  }
+  return best;
+}
+
 template <class S>
 void evaluate(const L2WarpForward& a) {
   const View<S> logits(a.logits), max(a.max);
   const View<int64_t> argmax(a.argmax);
   for (int64_t t = 0; t < logits.size(0); ++t) {
-    int64_t best = 0;
-    for (int64_t v = 1; v < logits.size(1); ++v) {
-      const double now = value(logits(t, v)), before = value(logits(t, best));
-      if (!std::isnan(before) && (std::isnan(now) || now > before)) best = v;
-    }
+    const int64_t best = first_peak(logits, t);
     max(t) = logits(t, best);
     argmax(t) = best;
   }

@@ -1,4 +1,5 @@
-// Linear cross entropy: its three forms as calls of the engine in linear_loss.cu.
+// Linear cross entropy: its forms as calls of the engine in linear_loss.cu.
+#include "fla/linear_loss_shards.h"
 #include "fla/validate.h"
 #include "linear_loss/linear_loss.h"
 
@@ -46,6 +47,19 @@ LinearLossCall call_of(const LinearCrossEntropyForwardBackward& a) {
   return c;
 }
 
+// The pairs are losses without their log-sum-exps, next to those.
+LinearLossCall call_of(const LinearCrossEntropyShardStats& a) {
+  LinearLossCall c{.options = a, .x = a.x, .weight = a.weight, .bias = a.bias, .labels = a.labels};
+  c.options.reduction = Reduction::none;
+  c.options.lse_square_scale = 0;
+  c.lse = c.loss = a.stats;
+  c.lse.rank = c.loss.rank = 1;
+  if (a.stats) c.loss.data = static_cast<float*>(a.stats.data) + a.stats.stride[1];
+  c.invalid_labels = a.invalid_labels;
+  c.without_lse = true;
+  return c;
+}
+
 template <class A>
 Status validate_and_run(const A& a, Workspace workspace, Stream stream) {
   if (Status s = validate(a); !s.ok()) return s;
@@ -57,17 +71,21 @@ Status validate_and_run(const A& a, Workspace workspace, Stream stream) {
 Status check(const LinearCrossEntropyForward& a) { return check_linear_loss(call_of(a)); }
 Status check(const LinearCrossEntropyBackward& a) { return check_linear_loss(call_of(a)); }
 Status check(const LinearCrossEntropyForwardBackward& a) { return check_linear_loss(call_of(a)); }
+Status check(const LinearCrossEntropyShardStats& a) { return check_linear_loss(call_of(a)); }
 
 LinearLossPlan plan(const LinearCrossEntropyForward& a) { return plan_linear_loss(call_of(a)); }
 LinearLossPlan plan(const LinearCrossEntropyBackward& a) { return plan_linear_loss(call_of(a)); }
 LinearLossPlan plan(const LinearCrossEntropyForwardBackward& a) { return plan_linear_loss(call_of(a)); }
+LinearLossPlan plan(const LinearCrossEntropyShardStats& a) { return plan_linear_loss(call_of(a)); }
 
 size_t workspace_bytes(const LinearCrossEntropyForward& a) { return plan(a).workspace_bytes; }
 size_t workspace_bytes(const LinearCrossEntropyBackward& a) { return plan(a).workspace_bytes; }
 size_t workspace_bytes(const LinearCrossEntropyForwardBackward& a) { return plan(a).workspace_bytes; }
+size_t workspace_bytes(const LinearCrossEntropyShardStats& a) { return plan(a).workspace_bytes; }
 
 Status run(const LinearCrossEntropyForward& a, Workspace w, Stream s) { return validate_and_run(a, w, s); }
 Status run(const LinearCrossEntropyBackward& a, Workspace w, Stream s) { return validate_and_run(a, w, s); }
 Status run(const LinearCrossEntropyForwardBackward& a, Workspace w, Stream s) { return validate_and_run(a, w, s); }
+Status run(const LinearCrossEntropyShardStats& a, Workspace w, Stream s) { return validate_and_run(a, w, s); }
 
 }  // namespace fla

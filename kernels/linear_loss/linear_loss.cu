@@ -7,127 +7,17 @@
 // Rows of a chunk start at multiples of 64 classes: products of unaligned rows run at half speed.
 #include "linear_loss/linear_loss.h"
 
-#include <algorithm>
-
-#include "common/alignment.h"
-#include "linear/parts.h"
-#include "loss/cross_entropy.cuh"
+#include "linear_loss/linear_loss_parts.h"
 
 namespace fla::detail {
 namespace {
 
-constexpr int kThreads = 256;
 constexpr int64_t kFastChunk = 4096;
-
-
-FLA_KERNEL void FLA_BOUNDS(32, 1) scale_kernel(float* out, const float* dloss, const float* divisor) {
-  if (threadIdx.x != 0) return;
-  const float g = dloss ? load_float(dloss) : 1.0f, d = divisor ? load_float(divisor) : 1.0f;
-  store_float(out, d == 0.0f ? g : g / d);  // no token counts: every gradient is 0 whatever its factor
-  store_float(out + 1, 0.0f);
-  store_float(out + 2, 1.0f);
-}
-
-// Statistics of n chunks of classes, [n][T] each, into those of the rows.
-FLA_KERNEL void FLA_BOUNDS(kThreads, 4)
-    combine_kernel(FLA_PARAMETERS LogitArgs a, const float* lse_parts, const float* loss_parts, int64_t parts) {
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (row >= a.rows) return;
-  const LabelState state = read_label(a, row).state;
-  if (state == LabelState::ignored || state == LabelState::invalid) {
-    const float loss = state == LabelState::invalid ? NAN : 0.0f;
-    store_row(a, row, loss, loss, 0.0f);
-    return;
-  }
-  float top = -INFINITY;
-  for (int64_t i = 0; i < parts; ++i) {
-    const float lse = load_float(lse_parts + i * a.rows + row);
-    top = lse > top || lse != lse ? lse : top;
-  }
-  float sum = 0.0f, loss = 0.0f;
-  for (int64_t i = 0; i < parts; ++i) {
-    const float lse = load_float(lse_parts + i * a.rows + row);
-    if (lse != -INFINITY) sum += math::exp(lse - top);
-    loss += load_float(loss_parts + i * a.rows + row);
-  }
-  const float lse = sum == 0.0f ? -INFINITY : top + math::log(sum);
-  const float z_loss = a.z_loss_factor == 0.0f ? 0.0f : a.z_loss_factor * lse * lse;
-  store_row(a, row, lse + loss + z_loss, z_loss, lse);
-}
-
-// dbias from one row of column sums per chunk.
-FLA_KERNEL void FLA_BOUNDS(kThreads, 4) finish_bias_kernel(AnyFloat out, const float* chunk_sums, const float* alpha,
-                                                           int64_t chunks, int64_t classes, bool accumulate) {
-  const int64_t v = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (v >= classes) return;
-  float sum = 0.0f;
-  for (int64_t i = 0; i < chunks; ++i) sum += load_float(chunk_sums + i * classes + v);
-  sum *= load_float(alpha);
-  store_float(out, v, accumulate ? load_float(out, v) + sum : sum);
-}
-
-// Where everything lies: the one list behind the formula of fla/linear_loss.h.
-struct Parts {
-  int64_t T, H, V;
-  LinearLossPlan plan;
-  Tensor logits, target_logits;                 // of a chunk
-  Tensor dweight, dx;                           // where they are summed: the caller's, or fp32 scratch
-  float *bias_sums, *bias_partials;             // per chunk; per part of a chunk
-  float *lse_parts, *loss_parts;                // lean: [n, T]
-  float *losses, *z_losses, *lse;               // [T]; null where the caller's serve, or nobody asks
-  float *divisor, *scale;
-  Workspace product;
-
-  Parts(const LinearLossCall& c, LinearLossStrategy strategy, int64_t chunk, void* base = nullptr)
-      : T(c.x.size[0]), H(c.x.size[1]), V(c.weight.size[0]) {
-    const bool lean = strategy == LinearLossStrategy::lean;
-    const int64_t extent = std::max<int64_t>(lean ? V : T, 1);
-    chunk = std::min(chunk, extent);
-    const int64_t chunks = divide_up(extent, chunk);
-    const DType dtype = c.x.dtype;
-    const auto floats = [](int64_t n) { return static_cast<size_t>(n) * sizeof(float); };
-    WorkspaceParts parts(base);
-    const auto take = [&](bool needed, int64_t n) {
-      return needed ? static_cast<float*>(parts.take(floats(n))) : nullptr;
-    };
-    const int64_t rows = lean ? T : std::min(chunk, T), columns = lean ? chunk : V;
-    const int64_t stride = divide_up(columns, 64) * 64;
-    const auto take_logits = [&](bool needed) {
-      if (!needed) return Tensor{};
-      return matrix(parts.take(static_cast<size_t>(rows * stride * size_of(dtype))), dtype, rows, columns, stride);
-    };
-    logits = take_logits(true);
-    target_logits = take_logits(static_cast<bool>(c.pass.target_x));
-    const auto summed = [&](const Tensor& out, bool in_parts) {
-      if (!out || out.dtype == DType::f32 || !in_parts) return out;
-      return parts.take_matrix(true, DType::f32, out.size[0], out.size[1]);
-    };
-    dweight = summed(c.dweight, !lean && chunks > 1);
-    dx = summed(c.dx, lean && chunks > 1);
-    const bool dbias = static_cast<bool>(c.dbias);
-    bias_sums = take(dbias, lean ? V : V * chunks);
-    bias_partials = take(dbias, column_partials(rows) * columns);
-    lse_parts = take(lean && c.makes_loss(), T * chunks);
-    loss_parts = take(lean && c.makes_loss(), T * chunks);
-    const bool reduced = c.makes_loss() && c.options.reduction != Reduction::none;
-    losses = take(reduced, T);
-    z_losses = take(reduced && c.z_loss, T);
-    lse = take(c.makes_loss() && c.makes_gradients() && !c.lse && !c.pass.run, T);
-    divisor = take(true, 1);
-    scale = take(true, 3);
-    ProductWorkspace products;
-    products.fit(true, rows, columns);
-    products.fit(static_cast<bool>(c.dx), rows, H);
-    products.fit(static_cast<bool>(c.dweight), columns, H);
-    product = products.take(parts);
-    plan = {strategy, chunk, chunks, parts.bytes()};
-  }
-};
 
 // Everything of one call that its chunks share.
 class LinearLoss {
  public:
-  LinearLoss(const LinearLossCall& call, const Parts& parts, Stream stream)
+  LinearLoss(const LinearLossCall& call, const LinearLossParts& parts, Stream stream)
       : c_(call), p_(parts), stream_(stream), dtype_(call.x.dtype) {}
 
   Status run() {
@@ -153,6 +43,12 @@ class LinearLoss {
     const Tensor& g = c_.options.reduction == Reduction::none ? c_.dloss : c_.token_weights;
     rows_.dloss = static_cast<const float*>(g.data);
     rows_.dloss_stride = g.stride[0];
+    rows_.without_lse = c_.without_lse;
+    rows_.upstream_scale = rows_.loss_scale = c_.sign;
+    rows_.entropy = static_cast<const float*>(c_.entropy.data);
+    rows_.entropy_stride = c_.entropy.stride[0];
+    rows_.dentropy = static_cast<const float*>(c_.dentropy.data);
+    rows_.dentropy_stride = c_.dentropy.stride[0];
     rows_.dlogits = rows_.logits;
     rows_.dlogits_stride = rows_.logits_stride;
     if (p_.lse) {
@@ -165,6 +61,7 @@ class LinearLoss {
     rows_.lse_stride = rows_.lse_out_stride;
     if (!c_.makes_loss()) return;
     rows_.invalid_labels = static_cast<int64_t*>(c_.invalid_labels.data);
+    rows_.entropy_rows = static_cast<float*>(c_.entropy.data);
     if (p_.losses) {
       rows_.loss_rows = p_.losses;
       rows_.z_loss_rows = p_.z_losses;
@@ -195,8 +92,10 @@ class LinearLoss {
       if (Status s = count_valid_labels(rows_, p_.divisor, stream_); !s.ok()) return s;
     }
     const bool per_row = c_.options.reduction == Reduction::none;
+    const auto tokens = static_cast<double>(std::max<int64_t>(p_.T, 1));
     return launch<&scale_kernel>({.block = 32, .stream = stream_}, p_.scale,
-                                 per_row ? nullptr : static_cast<const float*>(c_.dloss.data), divisor);
+                                 per_row ? nullptr : static_cast<const float*>(c_.dloss.data), divisor,
+                                 static_cast<float>(c_.options.l2_warp_factor / tokens));
   }
 
   // Rows [first, first + n) of the call.
@@ -212,6 +111,9 @@ class LinearLoss {
     shift(a.loss_rows, a.loss_stride);
     shift(a.z_loss_rows, a.z_loss_stride);
     shift(a.lse_out, a.lse_out_stride);
+    shift(a.entropy_rows, a.entropy_stride);
+    shift(a.entropy, a.entropy_stride);
+    shift(a.dentropy, a.dentropy_stride);
     a.first_row = first;
     a.rows = n;
     return a;
@@ -238,14 +140,20 @@ class LinearLoss {
   Status finish_bias() {
     if (!c_.dbias) return {};
     const int64_t chunks = p_.plan.strategy == LinearLossStrategy::lean ? 1 : p_.plan.chunks;
-    return launch<&finish_bias_kernel>({.grid = divide_up(p_.V, kThreads), .block = kThreads, .stream = stream_},
+    return launch<&finish_bias_kernel>({.grid = divide_up(p_.V, kLinearLossThreads), .block = kLinearLossThreads, .stream = stream_},
                                        any_float(c_.dbias), p_.bias_sums, p_.scale, chunks, p_.V, c_.accumulate);
   }
 
   // Statistics, gradient in place, or both, as the call asks.
   Status pass(const Tensor& logits, int64_t first) {
-    if (!c_.pass.run) return cross_entropy(rows_from(first, logits.size[0]));
     const int64_t n = logits.size[0];
+    if (!c_.pass.run) {
+      const RowPeaks peaks = p_.peaks.from(first);
+      if (Status s = find_peaks(logits, peaks, 0, stream_); !s.ok()) return s;
+      const LogitArgs rows = rows_from(first, n);
+      if (Status s = cross_entropy(rows); !s.ok()) return s;
+      return add_penalty(rows, peaks);
+    }
     const Tensor target = c_.pass.target_x ? rows_of(p_.target_logits, 0, n) : Tensor{};
     if (target)
       if (Status s = project(rows_of(c_.pass.target_x, first, n), c_.pass.target_weight, {}, target); !s.ok()) return s;
@@ -258,6 +166,10 @@ class LinearLoss {
     if (keeps_row(a, dtype_)) return cross_entropy_fused(a, dtype_, stream_);
     if (Status s = cross_entropy_statistics(a, dtype_, stream_); !s.ok()) return s;
     return cross_entropy_gradient(a, dtype_, stream_);
+  }
+
+  Status add_penalty(const LogitArgs& rows, const RowPeaks& peaks) {
+    return c_.has_penalty() ? add_peaks(rows, dtype_, peaks, p_.scale + 3, stream_) : Status{};
   }
 
   Status fast() {
@@ -285,39 +197,46 @@ class LinearLoss {
     const Tensor bias = c_.bias ? columns_of(matrix(c_.bias.data, dtype_, 1, p_.V), first, n) : Tensor{};
     Classes c{rows_of(c_.weight, first, n), c_.bias ? dense(bias.data, dtype_, {n}) : Tensor{},
               columns_of(p_.logits, 0, n), rows_, first};
-    c.rows.class_start = first;
+    c.rows.class_start += first;
     c.rows.columns = static_cast<int32_t>(n);
     return c;
   }
 
   Status lean() {
-    if (c_.makes_loss())
-      if (Status s = lean_losses(); !s.ok()) return s;
+    if (c_.makes_loss() || p_.peaks)
+      if (Status s = lean_statistics(); !s.ok()) return s;
     return c_.makes_gradients() ? lean_gradients() : Status{};
   }
-  Status lean_losses() {
+  Status lean_statistics() {
     if (p_.T == 0) return {};
     for (int64_t i = 0; i < p_.plan.chunks; ++i) {
       Classes c = classes_of(i);
       if (Status s = project(c_.x, c.weight, c.bias, c.logits); !s.ok()) return s;
+      if (Status s = find_peaks(c.logits, p_.peaks, c.first, stream_); !s.ok()) return s;
+      if (!c_.makes_loss()) continue;
       c.rows.without_lse = true;
       c.rows.z_loss_factor = 0;
-      c.rows.lse_out = p_.lse_parts + i * p_.T;
-      c.rows.loss_rows = p_.loss_parts + i * p_.T;
+      c.rows.loss_scale = 1;
+      c.rows.lse_out = p_.statistics.lse + i * p_.T;
+      c.rows.loss_rows = p_.statistics.loss + i * p_.T;
+      if (c.rows.entropy_rows) c.rows.entropy_rows = p_.statistics.entropy + i * p_.T;
       c.rows.z_loss_rows = nullptr;
-      c.rows.lse_out_stride = c.rows.loss_stride = 1;
+      c.rows.lse_out_stride = c.rows.loss_stride = c.rows.entropy_stride = 1;
       if (i > 0) c.rows.invalid_labels = nullptr;  // counted once
       if (Status s = cross_entropy_statistics(c.rows, dtype_, stream_); !s.ok()) return s;
     }
-    return launch<&combine_kernel>({.grid = divide_up(p_.T, kThreads), .block = kThreads, .stream = stream_}, rows_,
-                                   p_.lse_parts, p_.loss_parts, p_.plan.chunks);
+    if (!c_.makes_loss()) return {};
+    return launch<&combine_kernel>({.grid = divide_up(p_.T, kLinearLossThreads), .block = kLinearLossThreads, .stream = stream_}, rows_,
+                                   p_.statistics);
   }
   Status lean_gradients() {
     for (int64_t i = 0; i < p_.plan.chunks; ++i) {
       const Classes c = classes_of(i);
       if (Status s = project(c_.x, c.weight, c.bias, c.logits); !s.ok()) return s;
-      if (p_.T > 0)
+      if (p_.T > 0) {
         if (Status s = cross_entropy_gradient(c.rows, dtype_, stream_); !s.ok()) return s;
+        if (Status s = add_penalty(c.rows, p_.peaks); !s.ok()) return s;
+      }
       if (Status s = add_dx(c.logits, c.weight, p_.dx, i > 0); !s.ok()) return s;
       const Tensor dweight = c_.dweight ? rows_of(c_.dweight, c.first, c.logits.size[1]) : Tensor{};
       if (Status s = add_dweight(c.logits, c_.x, dweight, false); !s.ok()) return s;
@@ -327,7 +246,7 @@ class LinearLoss {
   }
 
   const LinearLossCall& c_;
-  const Parts& p_;
+  const LinearLossParts& p_;
   Stream stream_;
   DType dtype_;
   LogitArgs rows_;
@@ -335,7 +254,7 @@ class LinearLoss {
 };
 
 LinearLossPlan plan_of(const LinearLossCall& c, LinearLossStrategy strategy, int64_t chunk) {
-  return Parts(c, strategy, chunk).plan;
+  return LinearLossParts(c, strategy, chunk).plan;
 }
 
 }  // namespace
@@ -367,16 +286,19 @@ Status check_linear_loss(const LinearLossCall& c) {
   if (classes < 1) return error(StatusCode::unsupported_shape, "weight: V = 0 classes");
   if (classes > 0x7fffffff - 65536) return error(StatusCode::unsupported_shape, "weight: 2^31 classes");
   if (c.x.size[1] < 1) return error(StatusCode::unsupported_shape, "x: H = 0");
-  if (o.class_start != 0 || o.total_classes != 0)
-    return error(StatusCode::invalid_argument, "class_start: shards of the vocabulary are not taken here");
+  if (Status s = check_shard(o.class_start, classes, o.total_classes); !s.ok()) return s;
+  if (o.l2_warp_factor != 0 && o.total_classes != 0)
+    return error(StatusCode::invalid_argument, "l2_warp_factor: not over a shard of the vocabulary");
   if (c.token_weights && o.reduction == Reduction::none)
     return error(StatusCode::invalid_argument, "token_weights: not with reduction none");
+  if (o.l2_warp_factor != 0 && o.reduction == Reduction::none)
+    return error(StatusCode::invalid_argument, "l2_warp_factor: not with reduction none");
   if (c.makes_loss() && c.makes_gradients() && o.reduction == Reduction::none)
     return error(StatusCode::invalid_argument, "reduction: none has no gradient before dloss is known");
   if (!c.makes_loss() && !c.makes_gradients())
     return error(StatusCode::invalid_argument, "dx: no output is asked for");
-  return first_error({check_rows("x", c.x), check_rows("weight", c.weight), check_rows("dx", c.dx),
-                      check_rows("dweight", c.dweight)});
+  return first_error({check_rows("x", c.x), check_rows("weight", c.weight),
+                      check_weight_gradient("dx", c.dx, c.x.dtype), check_rows("dweight", c.dweight)});
 }
 
 Status run_linear_loss(const LinearLossCall& c, Workspace workspace, Stream stream) {
@@ -385,7 +307,7 @@ Status run_linear_loss(const LinearLossCall& c, Workspace workspace, Stream stre
   if (c.options.workspace_limit > 0 && plan.workspace_bytes > static_cast<size_t>(c.options.workspace_limit))
     return error(StatusCode::workspace_too_small, "workspace_limit: %lld bytes, needs %zu",
                  static_cast<long long>(c.options.workspace_limit), plan.workspace_bytes);
-  return LinearLoss(c, Parts(c, plan.strategy, plan.chunk, workspace.data), stream).run();
+  return LinearLoss(c, LinearLossParts(c, plan.strategy, plan.chunk, workspace.data), stream).run();
 }
 
 }  // namespace fla::detail

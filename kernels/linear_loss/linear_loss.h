@@ -35,10 +35,15 @@ struct LinearLossCall {
   Tensor loss = {}, z_loss = {}, lse = {}, invalid_labels = {};  // loss absent: lse is given, not made
   Tensor dx = {}, dweight = {}, dbias = {};
   bool accumulate = false;
+  float sign = 1;  // -1: the loss is a log-probability
+  bool without_lse = false;  // of the loss, which is that of a shard
+  Tensor entropy = {}, dentropy = {};  // entropy: made with the loss, else given
+  Tensor argmax = {};
   LogitPass pass = {};
 
   bool makes_loss() const { return static_cast<bool>(loss); }
   bool makes_gradients() const { return dx || dweight || dbias; }
+  bool has_penalty() const { return options.l2_warp_factor != 0 && makes_gradients(); }
 };
 
 Status check_linear_loss(const LinearLossCall&);

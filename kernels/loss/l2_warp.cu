@@ -6,7 +6,7 @@
 #include "common/elementwise.cuh"
 #include "common/workspace.h"
 #include "fla/validate.h"
-#include "loss/logit_row.cuh"
+#include "loss/l2_warp.cuh"
 
 namespace fla {
 namespace {
@@ -32,10 +32,9 @@ struct Peak {
 
 struct PeakArgs {
   const void* logits = nullptr;
-  float* max = nullptr;
-  int32_t* argmax = nullptr;
-  int64_t logits_stride = 0, max_stride = 0, argmax_stride = 0;
-  int32_t columns = 0;
+  int64_t logits_stride = 0;
+  RowPeaks peaks;
+  int32_t columns = 0, first_class = 0;
 };
 
 template <class T>
@@ -82,8 +81,39 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 6) peak_kernel(FLA_PARAMETERS PeakArgs a) {
   block_barrier();
   if (thread != 0) return;
   for (int w = 1; w < kWarps; ++w) peak.meet(peaks[w]);
-  store_float(a.max + blockIdx.x * a.max_stride, peak.value);
-  store(a.argmax + blockIdx.x * a.argmax_stride, Vector<int32_t, 1>{{static_cast<uint32_t>(peak.column)}});
+  peak.column += a.first_class;
+  float* max = a.peaks.max + blockIdx.x * a.peaks.max_stride;
+  int32_t* argmax = a.peaks.argmax + blockIdx.x * a.peaks.argmax_stride;
+  if (a.first_class > 0) peak.meet({load_float(max), static_cast<int32_t>(load_index({argmax, DType::i32}, 0))});
+  store_float(max, peak.value);
+  store(argmax, Vector<int32_t, 1>{{static_cast<uint32_t>(peak.column)}});
+}
+
+// The element of the gradient that the penalty goes into, from the raw logit that `peaks` kept.
+struct PenaltyArgs {
+  LogitArgs rows;
+  RowPeaks peaks;
+  const float* factor = nullptr;
+  DType dtype = DType::f32;
+};
+
+FLA_KERNEL void FLA_BOUNDS(kThreads, 4) penalty_kernel(FLA_PARAMETERS PenaltyArgs a) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (row >= a.rows.rows) return;
+  const int64_t column = load_index({a.peaks.argmax, DType::i32}, row * a.peaks.argmax_stride) - a.rows.class_start;
+  if (column < 0 || column >= a.rows.columns) return;
+  const float max = load_float(a.peaks.max + row * a.peaks.max_stride);
+  float gradient[1] = {max};
+  const Label label = read_label(a.rows, row);
+  if (label.state == LabelState::ignored || label.state == LabelState::invalid) {
+    gradient[0] = 0.0f;
+  } else {
+    const float lse = load_float(a.rows.lse + row * a.rows.lse_stride);
+    row_gradient<float, false>(a.rows, label, lse, upstream_factor(a.rows, row))
+        .apply(a.rows, static_cast<int>(column), gradient);
+  }
+  store_float(AnyFloat{a.rows.dlogits, a.dtype}, row * a.rows.dlogits_stride + column,
+              fmaf(load_float(a.factor), max, gradient[0]));
 }
 
 struct AddArgs {
@@ -118,6 +148,25 @@ struct Scaling {
 
 }  // namespace
 
+Status detail::find_peaks(const Tensor& logits, const RowPeaks& peaks, int64_t first_class, Stream stream) {
+  if (!peaks || logits.size[0] == 0) return {};
+  const PeakArgs args{.logits = logits.data,
+                      .logits_stride = logits.stride[0],
+                      .peaks = peaks,
+                      .columns = static_cast<int32_t>(logits.size[1]),
+                      .first_class = static_cast<int32_t>(first_class)};
+  return dispatch_float(logits.dtype, [&](auto tag) {
+    return launch<&peak_kernel<typename decltype(tag)::type>>(
+        {.grid = logits.size[0], .block = kThreads, .shared_bytes = kWarps * sizeof(Peak), .stream = stream}, args);
+  });
+}
+
+Status detail::add_peaks(const LogitArgs& rows, DType dtype, const RowPeaks& peaks, const float* factor, Stream stream) {
+  if (rows.rows == 0) return {};
+  return launch<&penalty_kernel>({.grid = divide_up(rows.rows, kThreads), .block = kThreads, .stream = stream},
+                                 PenaltyArgs{rows, peaks, factor, dtype});
+}
+
 Status check(const L2WarpForward& a) {
   const int64_t columns = a.logits.size[1];
   if (columns >= 1 && columns <= 0x7fffffff - 65536) return {};
@@ -126,18 +175,10 @@ Status check(const L2WarpForward& a) {
 
 Status run(const L2WarpForward& a, Workspace, Stream stream) {
   if (Status s = validate(a); !s.ok()) return s;
-  if (a.logits.size[0] == 0) return {};
-  const PeakArgs args{.logits = a.logits.data,
-                      .max = static_cast<float*>(a.max.data),
-                      .argmax = static_cast<int32_t*>(a.argmax.data),
-                      .logits_stride = a.logits.stride[0],
-                      .max_stride = a.max.stride[0],
-                      .argmax_stride = a.argmax.stride[0],
-                      .columns = static_cast<int32_t>(a.logits.size[1])};
-  return dispatch_float(a.logits.dtype, [&](auto tag) {
-    return launch<&peak_kernel<typename decltype(tag)::type>>(
-        {.grid = a.logits.size[0], .block = kThreads, .shared_bytes = kWarps * sizeof(Peak), .stream = stream}, args);
-  });
+  return find_peaks(a.logits,
+                    {static_cast<float*>(a.max.data), static_cast<int32_t*>(a.argmax.data), a.max.stride[0],
+                     a.argmax.stride[0]},
+                    0, stream);
 }
 
 Status check(const L2WarpAdd&) { return {}; }

@@ -24,50 +24,69 @@ struct LinearLossPlan {
 //
 //   logits = x weight^T + bias       fp32 sums, rounded once to the dtype of x
 //
-// class_start and total_classes stay 0: vocabulary shards are not taken here. The mean divides by the tokens not ignored
-// of the whole call, whatever the chunks. With token_weights w the loss is sum_t w_t loss_t, over the same divisor.
+// weight and bias may be a shard of the vocabulary, as logits in CrossEntropyForward: fla/linear_loss_shards.h. The mean
+// divides by the tokens not ignored of the whole call, whatever the chunks. With token_weights w the loss is
+// sum_t w_t loss_t, over the same divisor.
+//
+// l2_warp_factor adds to the gradients, not to the loss, those of
+//
+//   dloss l2_warp_factor / (2 T) sum_t max_v(logits[t, v])^2       T: all tokens, ignored ones too
+//
+// (L2WarpForward, of which the first maximum takes the whole gradient). It goes into dlogits[t, argmax[t]] in fp32,
+// before that is rounded.
 //
 // Workspace, exactly, each term rounded up to 256 bytes, C = chunk, n = chunks, e = bytes per element of x, R64 rounding
 // up to 64:
 //   fast  e C R64(V), 4 V H for a dweight of 16 bits when n > 1, 4 V n and 4 V ceil(C / 64) for dbias
 //   lean  e T R64(C), 4 T H for a dx of 16 bits when n > 1, twice 4 T n for the statistics of chunks, 4 V and
 //         4 C ceil(T / 64) for dbias
-//   both  4 T each for the losses and z-losses that are reduced, and for the lse of fwd_bwd where it is not asked for,
+//   both  4 T each for the losses and z-losses that are reduced, for the lse of fwd_bwd where it is not asked for, and for
+//         maximum and argmax with l2_warp_factor,
 //         512 for the divisor, and what the largest product may use (32 MiB at most, none without a GPU)
 // fast has 4096 tokens in a chunk unless `chunk` says otherwise or `workspace_limit` (bytes; 0: none) is lower. Then the
 // first that fits of: fast by 2048 and 1024 tokens, lean by 8192 down to 1024 classes, fast by 512 down to 128 tokens,
 // lean by 512 down to 64 classes. Nothing fits: workspace_too_small.
 //
-// Errors: as CrossEntropyForward; unsupported_shape for H = 0; invalid_argument naming class_start, or token_weights with
-// reduction none; bad_stride for matrices whose rows overlap. Deterministic, no host synchronisation.
+// Lean backward with l2_warp_factor makes the logits twice. The penalty costs a read of the logits beside.
+//
+// Errors: as CrossEntropyForward; unsupported_shape for H = 0; invalid_argument for token_weights or l2_warp_factor
+// with reduction none, or l2_warp_factor with total_classes; bad_stride for matrices whose rows overlap. Deterministic, no
+// host synchronisation.
 struct LinearCrossEntropyOptions : CrossEntropyOptions {
   LinearLossStrategy strategy = LinearLossStrategy::automatic;
   int64_t chunk = 0;            // tokens of fast, classes of lean; 0: chosen
   int64_t workspace_limit = 0;  // bytes; 0: none
+  float l2_warp_factor = 0;     // >= 0; RWKV: 1e-4
 };
 
-template <class V>
-void describe_options(V& v, LinearCrossEntropyOptions& a) {
-  v.attribute("ignore_index", a.ignore_index);
-  v.attribute("label_smoothing", a.label_smoothing, {.min = 0, .max = 1});
-  v.attribute("logit_scale", a.logit_scale);
-  v.attribute("lse_square_scale", a.lse_square_scale, {.min = 0});
-  v.attribute("softcap", a.softcap, {.min = 0, .exclude_min = true, .allow_infinite = true});
-  v.option("reduction", a.reduction, kReductionNames);
-  v.option("empty_mean", a.empty_mean, kEmptyMeanNames);
+// Of any linear loss that chooses between the strategies.
+template <class V, class A>
+void describe_strategy(V& v, A& a) {
   v.option("strategy", a.strategy, kLinearLossStrategyNames);
   v.attribute("chunk", a.chunk, {.min = 0});
   v.attribute("workspace_limit", a.workspace_limit, {.min = 0});
 }
 
+template <class V>
+void describe_options(V& v, LinearCrossEntropyOptions& a) {
+  describe_options(v, static_cast<CrossEntropyOptions&>(a));
+  describe_strategy(v, a);
+  v.attribute("l2_warp_factor", a.l2_warp_factor, {.min = 0});
+}
+
 namespace detail {
-// x, weight, bias, labels, normalizer and token_weights of any of the structs below.
+// x, weight, bias and labels.
 template <class V, class A>
-void describe_linear_loss_inputs(V& v, A& a, Dim T, Dim H, Dim classes) {
+void describe_linear_logits(V& v, A& a, Dim T, Dim H, Dim classes) {
   v.input("x", a.x, {T, H});
   v.input("weight", a.weight, {classes, H}, {.like = &a.x});
   v.input("bias", a.bias, {classes}, {.presence = Presence::optional, .like = &a.x});
   v.input("labels", a.labels, {T}, {.types = kIndex, .content = {Content::labels, classes, a.ignore_index}});
+}
+// With normalizer and token_weights, of any of the structs below.
+template <class V, class A>
+void describe_linear_loss_inputs(V& v, A& a, Dim T, Dim H, Dim classes) {
+  describe_linear_logits(v, a, T, H, classes);
   const Rule factor{.presence = Presence::optional, .types = kF32, .content = {Content::positive}};
   v.input("normalizer", a.normalizer, {1}, factor);
   v.input("token_weights", a.token_weights, {T}, factor);
@@ -78,10 +97,10 @@ void describe_linear_loss_outputs(V& v, A& a, Dim T) {
   v.output("loss", a.loss, reduced, {.types = kF32});
   v.output("z_loss", a.z_loss, reduced, {.presence = Presence::optional, .types = kF32});
 }
-// Optional each. dx and dbias of the dtype of x, dweight of that or f32; accumulate adds to f32.
+// Optional each. dx of the dtype of x or f32; accumulate adds to f32.
 template <class V, class A>
 void describe_linear_loss_gradients(V& v, A& a, Dim T, Dim H, Dim classes) {
-  v.output("dx", a.dx, {T, H}, {.presence = Presence::expected, .like = &a.x});
+  v.output("dx", a.dx, {T, H}, {.presence = Presence::expected});
   if (a.accumulate) v.inout("dweight", a.dweight, {classes, H}, {.presence = Presence::expected, .types = kF32});
   else v.output("dweight", a.dweight, {classes, H}, {.presence = Presence::expected});
   if (a.accumulate) v.inout("dbias", a.dbias, {classes}, {.presence = Presence::optional, .types = kF32});
@@ -131,7 +150,7 @@ struct LinearCrossEntropyBackward : LinearCrossEntropyOptions {
   Tensor x, weight, bias, labels, normalizer, token_weights;  // as forward
   Tensor lse;                // [T] f32, from forward
   Tensor dloss;              // [T] with reduction none, else [1]; f32
-  Tensor dx;                 // [T, H] dtype of x
+  Tensor dx;                 // [T, H] dtype of x, or f32
   Tensor dweight;            // [V, H] any float; f32 costs no scratch
   Tensor dbias;              // [V] any float
   bool accumulate = false;   // add to dweight and dbias, which are f32 then
