@@ -17,7 +17,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 bool inside(DType type, double got, double value, double error) {
   if (std::isnan(value)) return std::isnan(got);
   if (std::isnan(error) || error < 0) return false;
-  if (std::isinf(value)) return got == value;
+  if (std::isinf(value)) return got == round_to(type, value);
   return round_to(type, value - error) <= got && got <= round_to(type, value + error);
 }
 
