@@ -93,6 +93,8 @@ struct Direction {
   std::string backward_of;  // for "bwd": the direction whose saved tensors and names it continues ("fwd"), else empty
   // {a, b}: backward takes the forward's tensor b in place of its tensor a where the forward has b
   std::vector<std::pair<std::string, std::string>> replaced_by;
+  // The same outputs by other operators, bit for bit; asked for where every output is present.
+  Status (*unfused)(const void* args, Stream) = nullptr;
   double (*flops)(const void* args) = nullptr;  // model flops, for GEMM-shaped operators only
 
   std::string key() const { return op + "." + name; }  // "rms_norm.bwd"

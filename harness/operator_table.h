@@ -24,6 +24,7 @@ namespace fla::harness {
 struct Traits {
   std::string sample_dim = {}, backward_of = {};
   double (*flops)(const void*) = nullptr;
+  Status (*unfused)(const void*, Stream) = nullptr;
   bool batch_invariant = false;
   std::vector<std::pair<std::string, std::string>> replaced_by = {};
 };
@@ -52,6 +53,7 @@ Direction direction(std::string op, std::string name, Traits traits, const A& de
   d.sample_dim = std::move(traits.sample_dim);
   d.backward_of = std::move(traits.backward_of);
   d.flops = traits.flops;
+  d.unfused = traits.unfused;
   d.batch_invariant = traits.batch_invariant;
   d.replaced_by = std::move(traits.replaced_by);
   return d;

@@ -140,6 +140,24 @@ Check check_dropped_outputs(Trial& trial, const Snapshot& first) {
   return check;
 }
 
+Check check_unfused(Trial& trial, const Snapshot& first) {
+  Check check = verdict("relation:unfused", "");
+  for (const Field& f : trial.problem.signature.fields) {
+    if (f.role == Role::input || trial.problem.args.tensor(f)) continue;
+    check.status = CaseStatus::skipped;
+    check.detail = "has no " + f.name;
+    return check;
+  }
+  trial.prepare(Poison::large);
+  const Status status = trial.problem.origin.direction->unfused(trial.buffers.args().get(), trial.device.stream(0));
+  trial.device.synchronize();
+  const std::string where =
+      status.ok() ? difference(trial.problem, first, trial.buffers.read()) : std::string("refused: ") + status.text;
+  check = verdict("relation:unfused", where);
+  check.elements = largest_tensor(trial.problem);
+  return check;
+}
+
 Check check_rows_alone(const Problem& problem, Device& device, const Snapshot& first) {
   const int64_t rows = problem.dims.at(problem.origin.direction->sample_dim);
   Check check = verdict("relation:rows_alone", "");
