@@ -1,0 +1,159 @@
+// Rms norms whose output leaves as fp8 codes with scales, in one pass: the row stays in registers until its norm is known,
+// then as the stored values until their maximum is. The kernels mirror those of row_norm_forward.cuh, with the same threads
+// and the same sums for the same row, so that the values are theirs to the bit; one set of them takes plain, weighted,
+// gated and joined rows, where what is absent is a number that changes nothing.
+#pragma once
+
+#include "norm/row_norm_forward.cuh"
+#include "quantize/row_quantizer.cuh"
+
+namespace fla::detail {
+
+struct NormFp8Args {
+  ForwardArgs norm;
+  Fp8Rows out;
+  // Of a plain norm -0: adding it keeps even the sign of a zero, as Form::plain does. +0 for the others.
+  float no_bias = -0.0f;
+};
+
+// Weights of T or f32 of a thread's vectors, as they come.
+template <class T, int kCount>
+struct HeldWeights {
+  Vector<float, 8> held[kCount];  // of T: in the first half of the words
+
+  FLA_DEVICE void read(const ForwardArgs& a, uint32_t group, int first, int step, int end) {
+    const int64_t offset = group * a.weight_stride;
+    if (a.weight.dtype == DType::f32) {
+      FLA_UNROLL
+      for (int i = 0; i < kCount; ++i)
+        if (first + i * step < end)
+          held[i] = load<float, 8>(static_cast<const float*>(a.weight.data) + offset + (first + i * step) * 8);
+      return;
+    }
+    FLA_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      if (first + i * step >= end) continue;
+      const auto v = load<T, 8>(static_cast<const T*>(a.weight.data) + offset + (first + i * step) * 8);
+      FLA_UNROLL
+      for (int w = 0; w < 4; ++w) held[i].words[w] = v.words[w];
+    }
+  }
+  FLA_DEVICE void values(const ForwardArgs& a, int i, float (&out)[8]) const {
+    if (a.weight.dtype == DType::f32) return unpack(held[i], out);
+    Vector<T, 8> v;
+    FLA_UNROLL
+    for (int w = 0; w < 4; ++w) v.words[w] = held[i].words[w];
+    unpack(v, out);
+  }
+};
+
+// What the norm makes of a row, as stored, in place of what was held; the vectors past the end become zeros.
+template <class T, class S, int kVectors, bool kGated, int kCount>
+FLA_DEVICE void finish_row(const NormFp8Args& p, const RowInRegisters<T, S, kVectors>& held, HeldWeights<T, kCount>& weights,
+                           const HeldGate<T, kVectors, kGated>& gate, RowAt row, float rstd, int first, int step, int end,
+                           Vector<T, 8> (&y)[kVectors]) {
+  const ForwardArgs& a = p.norm;
+  FLA_UNROLL
+  for (int i = 0; i < kVectors; ++i) {
+    const int vector = first + i * step;
+    y[i] = zero_vector<T, 8>();
+    if (vector >= end) continue;
+    if constexpr (kCount < kVectors) {
+      if (a.weight) weights.read(a, row.g, vector, step, end);
+    }
+    float u[8], w[8] = {1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f};
+    unpack(held.held[i], u);
+    if constexpr (RowInRegisters<T, S, kVectors>::kJoined) {
+      if (a.residual_out.data) store_floats(static_cast<T*>(a.residual_out.data.data) + row.in(a.residual_out) + vector * 8, u);
+    }
+    if (a.weight) weights.values(a, kCount < kVectors ? 0 : i, w);
+    FLA_UNROLL
+    for (int e = 0; e < 8; ++e) u[e] = fmaf(u[e] * rstd, w[e] + a.weight_offset, p.no_bias);
+    if constexpr (kGated) {
+      if (a.gate.data) {
+        float g[8];
+        unpack(gate.held[i], g);
+        FLA_UNROLL
+        for (int e = 0; e < 8; ++e) u[e] *= gate_value<true>(g[e], a.swish);
+      }
+    }
+    y[i] = pack<T, 8>(u);
+    if (a.y.data) store(static_cast<T*>(a.y.data.data) + row.in(a.y) + vector * 8, y[i]);
+  }
+}
+
+template <int kVectors>
+inline constexpr int kWeightsHeld = kVectors <= 2 ? kVectors : 1;
+
+template <class T, class S, int kVectors>
+FLA_KERNEL void FLA_BOUNDS(128, (kVectors == 1 ? 8 : kVectors == 2 ? 6 : 4)) row_norm_fp8_lanes(FLA_PARAMETERS NormFp8Args p) {
+  constexpr bool kGated = !RowInRegisters<T, S, kVectors>::kJoined;
+  wait_for_predecessor();
+  const ForwardArgs& a = p.norm;
+  const int lanes = 1 << a.lanes_log2, lane = static_cast<int>(threadIdx.x) & (lanes - 1);
+  const int64_t number = (static_cast<int64_t>(blockIdx.x) * 128 + threadIdx.x) >> a.lanes_log2;
+  const bool mine = number < a.grid.rows;  // the others hold zeros
+  const RowAt row = a.grid.at(mine ? number : 0);
+  const int end = mine ? a.columns / 8 : 0;
+  RowInRegisters<T, S, kVectors> held;
+  HeldGate<T, kVectors, kGated> gate;
+  HeldWeights<T, kWeightsHeld<kVectors>> weights;
+  held.read(a, row, lane, lanes, end);
+  if (kGated && a.gate.data) gate.read(a, row, lane, lanes, end);
+  if (kWeightsHeld<kVectors> == kVectors && a.weight) weights.read(a, row.g, lane, lanes, end);
+  const float sum = warp_sum(held.sum_of_squares(), lanes);
+  Vector<T, 8> y[kVectors];
+  finish_row<T, S, kVectors, kGated>(p, held, weights, gate, row, math::rsqrt(fmaf(sum, a.share, a.eps)), lane, lanes, end, y);
+  quantize_row(p.out, row, y, lane, lanes, end, nullptr);
+}
+
+struct NormFp8Shared {
+  BlockSlots<1> sum;
+  MaximumSlots maximum;
+};
+
+// A gate after the norm comes with the longest sort only, as in row_norm_forward.cuh.
+template <class T, class S, int kVectors>
+FLA_KERNEL void FLA_BOUNDS(kMostThreads<kVectors>, (kVectors == 1 ? 6 : kVectors == 2 ? 4 : 1))
+    row_norm_fp8_block(FLA_PARAMETERS NormFp8Args p) {
+  constexpr bool kGated = !RowInRegisters<T, S, kVectors>::kJoined && kVectors > 2;
+  wait_for_predecessor();
+  const ForwardArgs& a = p.norm;
+  auto* shared = shared_memory<NormFp8Shared>();
+  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x), end = a.columns / 8;
+  const RowAt row = a.grid.at(blockIdx.x);
+  RowInRegisters<T, S, kVectors> held;
+  HeldGate<T, kVectors, kGated> gate;
+  HeldWeights<T, kWeightsHeld<kVectors>> weights;
+  held.read(a, row, thread, threads, end);
+  if (kGated && a.gate.data) gate.read(a, row, thread, threads, end);
+  if (kWeightsHeld<kVectors> == kVectors && a.weight) weights.read(a, row.g, thread, threads, end);
+  const float sum = block_sum<kMostThreads<kVectors> / kWarp>(held.sum_of_squares(), shared->sum);
+  Vector<T, 8> y[kVectors];
+  finish_row<T, S, kVectors, kGated>(p, held, weights, gate, row, math::rsqrt(fmaf(sum, a.share, a.eps)), thread, threads, end,
+                                     y);
+  quantize_row(p.out, row, y, thread, threads, end, &shared->maximum);
+}
+
+template <class T, class S>
+Status launch_norm_fp8(NormFp8Args& p, const RowPlan& plan, Stream stream) {
+  const int64_t rows = p.norm.grid.rows;
+  const bool dependent = rows * p.norm.columns * static_cast<int64_t>(sizeof(T)) < kDependentBytes;
+  auto go = [&](auto vectors) {
+    constexpr int kVectors = decltype(vectors)::value;
+    if constexpr (kVectors <= 2 || std::is_same_v<S, NoSecond>) {  // plan_row_forward gives joined lanes no more
+      if (plan.unit == RowUnit::lanes) {
+        p.norm.lanes_log2 = plan.lanes_log2;
+        return launch<&row_norm_fp8_lanes<T, S, kVectors>>(
+            {.grid = divide_up(rows << plan.lanes_log2, 128), .block = 128, .stream = stream, .dependent = dependent}, p);
+      }
+    }
+    return launch<&row_norm_fp8_block<T, S, kVectors>>({.grid = rows, .block = plan.threads, .shared_bytes = sizeof(NormFp8Shared),
+                                                        .stream = stream, .dependent = dependent}, p);
+  };
+  if (plan.vectors == 1) return go(std::integral_constant<int, 1>{});
+  if (plan.vectors == 2) return go(std::integral_constant<int, 2>{});
+  return go(std::integral_constant<int, 4>{});
+}
+
+}  // namespace fla::detail
