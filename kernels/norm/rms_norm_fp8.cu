@@ -34,8 +34,7 @@ Fused fuse(const RmsNormFp8Forward& a) {
   const auto [m, g, n] = row_extent(a.x);
   Fused f{.args = {.norm = p.args, .out = fp8_rows(a.q, a.scale, a.scaling)}, .plan = p.plan};
   Fp8Rows& out = f.args.out;
-  if (p.form == Form::plain) f.args.norm.weight_offset = -0.0f;
-  else f.args.no_bias = 0.0f;
+  if (p.form != Form::plain) f.args.no_bias = 0.0f;
   const bool one_row = g == 1 || out.per_block;
   bool same_steps = true;
   if (g > 1 && p.args.grid.groups == 1) {  // rows are numbered through: codes and scales too, then

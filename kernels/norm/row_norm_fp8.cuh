@@ -67,8 +67,12 @@ FLA_DEVICE void finish_row(const NormFp8Args& p, const RowInRegisters<T, S, kVec
       if (a.residual_out.data) store_floats(static_cast<T*>(a.residual_out.data.data) + row.in(a.residual_out) + vector * 8, u);
     }
     if (a.weight) weights.values(a, kCount < kVectors ? 0 : i, w);
+    if (a.weight_offset != 0) {  // adding 0 would change nothing: at most the sign of a zero, which +0 follows then
+      FLA_UNROLL
+      for (float& e : w) e += a.weight_offset;
+    }
     FLA_UNROLL
-    for (int e = 0; e < 8; ++e) u[e] = fmaf(u[e] * rstd, w[e] + a.weight_offset, p.no_bias);
+    for (int e = 0; e < 8; ++e) u[e] = fmaf(u[e] * rstd, w[e], p.no_bias);
     if constexpr (kGated) {
       if (a.gate.data) {
         float g[8];
