@@ -1,6 +1,6 @@
 // Rows made element by element, quantised in one pass: each is read once and stays in registers between its maxima and its
-// codes. With scales per block a row is cut into pieces, a vector for each thread of a block; with scales per row, one
-// block holds up to 2048 vectors.
+// codes. With scales per block a row is cut into pieces, two vectors for each thread of a block (the addresses cost as much
+// as one); with scales per row, one block holds up to 2048 vectors.
 #pragma once
 
 #include "common/dispatch.h"
@@ -37,7 +37,7 @@ struct CopiedRows {
 };
 
 template <class T, class Source, int kVectors>
-FLA_KERNEL void FLA_BOUNDS(kVectors == 1 ? 128 : 512, kVectors == 1 ? 10 : 2)
+FLA_KERNEL void FLA_BOUNDS(kVectors == 2 ? 128 : 512, kVectors == 2 ? 10 : 2)
     quantize_rows(FLA_PARAMETERS QuantizeArgs a) {
   wait_for_predecessor();
   const bool by_lanes = a.lanes_log2 >= 0;
@@ -87,20 +87,20 @@ Status launch_quantize_rows(QuantizeArgs a, DType dtype, int64_t vectors, Stream
     return dtype == DType::f16 ? launch<&quantize_rows<f16, Source, kVectors>>(shape, a)
                                : launch<&quantize_rows<bf16, Source, kVectors>>(shape, a);
   };
-  constexpr std::integral_constant<int, 1> one{};
+  constexpr std::integral_constant<int, 2> two{};
   constexpr std::integral_constant<int, 4> four{};
-  if (vectors <= kWarp) {
-    a.lanes_log2 = log2_above(vectors);
-    return go(one, divide_up(a.grid.rows << a.lanes_log2, 128), 128);
+  if (vectors <= 2 * kWarp) {
+    a.lanes_log2 = log2_above(divide_up(vectors, 2));
+    return go(two, divide_up(a.grid.rows << a.lanes_log2, 128), 128);
   }
   if (a.out.per_block) {
-    const int64_t pieces = divide_up(vectors, 128);
+    const int64_t pieces = divide_up(vectors, 2 * 128);
     a.pieces = Divisor(pieces);
     int64_t grid = 0;
     if (__builtin_mul_overflow(pieces, a.grid.rows, &grid)) grid = -1;
-    return go(one, grid, 128);
+    return go(two, grid, 128);
   }
-  if (vectors <= 128) return go(one, a.grid.rows, 128);
+  if (vectors <= 2 * 128) return go(two, a.grid.rows, 128);
   return go(four, a.grid.rows, threads_for_row(divide_up(vectors, 4), 512));
 }
 

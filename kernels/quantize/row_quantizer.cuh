@@ -26,19 +26,15 @@ inline Fp8Rows fp8_rows(const Tensor& q, const Tensor& scale, Fp8Scaling scaling
   return {row_operand(q), row_operand(scale, !per_block), per_block ? scale.stride[scale.rank - 1] : 1, per_block};
 }
 
-// The scale of a group, correctly rounded, and what its values are multiplied by: the rounded reciprocal. The quotient is
-// that of a division within an ulp of fp32, which is 2^-20 of the distance between codes, for a third of the instructions.
+// The scale of a group and what its values are multiplied by: within an ulp of the quotients they stand for, in three
+// instructions for both (one for each vector of 8 where groups are blocks). An ulp of fp32 is 2^-20 of the distance between
+// codes. Infinite maxima give an infinite scale and the factor 0.
 struct Fp8Divisor {
   float scale, reciprocal;
 
   explicit FLA_DEVICE Fp8Divisor(float largest) {
-    constexpr float kInverse = 1.0f / kLargestF8e4m3;
-    largest = math::max_with_nan(largest, kFp8SmallestMaximum);
-    const float near = largest * kInverse;
-    const bool finite = near < HUGE_VALF;  // of infinities the corrections would be NaN
-    scale = finite ? fmaf(fmaf(-near, kLargestF8e4m3, largest), kInverse, near) : near;
-    const float inverse = math::reciprocal(scale);
-    reciprocal = finite ? fmaf(fmaf(-inverse, scale, 1.0f), inverse, inverse) : inverse;
+    scale = math::max_with_nan(largest, kFp8SmallestMaximum) * (1.0f / kLargestF8e4m3);
+    reciprocal = math::reciprocal(scale);
   }
   FLA_DEVICE float quotient(float y) const { return y * reciprocal; }
 };

@@ -15,9 +15,9 @@ inline constexpr float kFp8SmallestMaximum = 1e-10f;
 
 // Quantises rows to E4M3 with a scale for each group:
 //
-//   scale = max(max_group |x|, 1e-10) / 448           fp32, rounded
-//   q = x / scale                                     within an ulp of fp32 (x times the rounded reciprocal), then to
-//                                                     E4M3, to nearest even, saturating
+//   scale = max(max_group |x|, 1e-10) / 448           fp32, within an ulp
+//   q = x / scale                                     fp32, by the reciprocal and within two ulps, then rounded to E4M3,
+//                                                     to nearest even, saturating
 //
 // so x is about q scale. NaN in a group makes the scale and the group NaN; an infinity makes the scale infinite, finite
 // values 0 and infinite ones NaN.
