@@ -89,26 +89,44 @@ FLA_DEVICE void finish_row(const NormFp8Args& p, const RowInRegisters<T, S, kVec
 template <int kVectors>
 inline constexpr int kWeightsHeld = kVectors <= 2 ? kVectors : 1;
 
+// Rows that a group of lanes takes, as in row_norm_forward.cuh: weights and addresses are found once for them.
+template <class S, int kVectors>
+inline constexpr int kFp8Turns = kVectors == 1 && std::is_same_v<S, NoSecond> ? 2 : 1;
+
 template <class T, class S, int kVectors>
 FLA_KERNEL void FLA_BOUNDS(128, (kVectors == 1 ? 8 : kVectors == 2 ? 6 : 4)) row_norm_fp8_lanes(FLA_PARAMETERS NormFp8Args p) {
   constexpr bool kGated = !RowInRegisters<T, S, kVectors>::kJoined;
+  constexpr uint32_t kTurns = kFp8Turns<S, kVectors>;
   wait_for_predecessor();
   const ForwardArgs& a = p.norm;
-  const int lanes = 1 << a.lanes_log2, lane = static_cast<int>(threadIdx.x) & (lanes - 1);
-  const int64_t number = (static_cast<int64_t>(blockIdx.x) * 128 + threadIdx.x) >> a.lanes_log2;
-  const bool mine = number < a.grid.rows;  // the others hold zeros
-  const RowAt row = a.grid.at(mine ? number : 0);
-  const int end = mine ? a.columns / 8 : 0;
-  RowInRegisters<T, S, kVectors> held;
-  HeldGate<T, kVectors, kGated> gate;
+  const int lanes = 1 << a.lanes_log2, lane = static_cast<int>(threadIdx.x) & (lanes - 1), vectors = a.columns / 8;
+  const RowAt first = a.grid.at((static_cast<int64_t>(blockIdx.x) * 128 + threadIdx.x) >> a.lanes_log2);
+  RowAt rows[kTurns];
+  int end[kTurns];
+  RowInRegisters<T, S, kVectors> held[kTurns];
+  HeldGate<T, kVectors, kGated> gate[kTurns];
   HeldWeights<T, kWeightsHeld<kVectors>> weights;
-  held.read(a, row, lane, lanes, end);
-  if (kGated && a.gate.data) gate.read(a, row, lane, lanes, end);
-  if (kWeightsHeld<kVectors> == kVectors && a.weight) weights.read(a, row.g, lane, lanes, end);
-  const float sum = warp_sum(held.sum_of_squares(), lanes);
-  Vector<T, 8> y[kVectors];
-  finish_row<T, S, kVectors, kGated>(p, held, weights, gate, row, math::rsqrt(fmaf(sum, a.share, a.eps)), lane, lanes, end, y);
-  quantize_row(p.out, row, y, lane, lanes, end, nullptr);
+  FLA_UNROLL
+  for (uint32_t i = 0; i < kTurns; ++i) {
+    const uint32_t m = first.m * a.turns + i;
+    const bool mine = i < a.turns && m < a.height;  // the others hold zeros
+    rows[i] = {mine ? m : 0, first.g};
+    end[i] = mine ? vectors : 0;
+    held[i].read(a, rows[i], lane, lanes, end[i]);
+    if (kGated && a.gate.data) gate[i].read(a, rows[i], lane, lanes, end[i]);
+  }
+  if (kWeightsHeld<kVectors> == kVectors && a.weight) weights.read(a, first.g, lane, lanes, vectors);
+  float sums[kTurns];
+  FLA_UNROLL
+  for (uint32_t i = 0; i < kTurns; ++i) sums[i] = held[i].sum_of_squares();
+  warp_sum(sums, lanes);
+  FLA_UNROLL
+  for (uint32_t i = 0; i < kTurns; ++i) {
+    const float rstd = math::rsqrt(fmaf(sums[i], a.share, a.eps));
+    Vector<T, 8> y[kVectors];
+    finish_row<T, S, kVectors, kGated>(p, held[i], weights, gate[i], rows[i], rstd, lane, lanes, end[i], y);
+    quantize_row(p.out, rows[i], y, lane, lanes, end[i], nullptr);
+  }
 }
 
 struct NormFp8Shared {
@@ -116,11 +134,13 @@ struct NormFp8Shared {
   MaximumSlots maximum;
 };
 
-// A gate after the norm comes with the longest sort only, as in row_norm_forward.cuh.
-template <class T, class S, int kVectors>
-FLA_KERNEL void FLA_BOUNDS(kMostThreads<kVectors>, (kVectors == 1 ? 6 : kVectors == 2 ? 4 : 1))
+// Blocks that shall fit a multiprocessor: what registers allow.
+template <int kVectors, bool kGated>
+inline constexpr int kResidentFp8Blocks = kVectors == 1 ? 6 : kVectors == 2 ? 4 : kGated ? 1 : 2;
+
+template <class T, class S, int kVectors, bool kGated>
+FLA_KERNEL void FLA_BOUNDS(kMostThreads<kVectors>, (kResidentFp8Blocks<kVectors, kGated>))
     row_norm_fp8_block(FLA_PARAMETERS NormFp8Args p) {
-  constexpr bool kGated = !RowInRegisters<T, S, kVectors>::kJoined && kVectors > 2;
   wait_for_predecessor();
   const ForwardArgs& a = p.norm;
   auto* shared = shared_memory<NormFp8Shared>();
@@ -147,13 +167,17 @@ Status launch_norm_fp8(NormFp8Args& p, const RowPlan& plan, Stream stream) {
     constexpr int kVectors = decltype(vectors)::value;
     if constexpr (kVectors <= 2 || std::is_same_v<S, NoSecond>) {  // plan_row_forward gives joined lanes no more
       if (plan.unit == RowUnit::lanes) {
-        p.norm.lanes_log2 = plan.lanes_log2;
+        const int64_t grid = lane_blocks(p.norm, plan, kFp8Turns<S, kVectors>);
         return launch<&row_norm_fp8_lanes<T, S, kVectors>>(
-            {.grid = divide_up(rows << plan.lanes_log2, 128), .block = 128, .stream = stream, .dependent = dependent}, p);
+            {.grid = grid, .block = 128, .stream = stream, .dependent = dependent}, p);
       }
     }
-    return launch<&row_norm_fp8_block<T, S, kVectors>>({.grid = rows, .block = plan.threads, .shared_bytes = sizeof(NormFp8Shared),
-                                                        .stream = stream, .dependent = dependent}, p);
+    const Launch shape{.grid = rows, .block = plan.threads, .shared_bytes = sizeof(NormFp8Shared), .stream = stream,
+                       .dependent = dependent};
+    if constexpr (kVectors > 2 && std::is_same_v<S, NoSecond>) {  // nor fewer vectors of a gated row
+      if (p.norm.gate.data) return launch<&row_norm_fp8_block<T, S, kVectors, true>>(shape, p);
+    }
+    return launch<&row_norm_fp8_block<T, S, kVectors, false>>(shape, p);
   };
   if (plan.vectors == 1) return go(std::integral_constant<int, 1>{});
   if (plan.vectors == 2) return go(std::integral_constant<int, 2>{});

@@ -61,9 +61,9 @@ Status run(const QuantizeFp8Forward&, Workspace, Stream);
 // its y rounded to the dtype of x: to the bit what the two calls give. One contract for two operators, rms_norm_fp8 and
 // rms_norm_gated_fp8 (activation swish or sigmoid).
 //
-// One pass over memory for x, gate and residual in one 16-bit dtype, 16-byte aligned, weight in that or f32, N up to
-// 16384 (joined by a residual or a gate before: 8192 twice as wide), and with G > 1 scaling block. Everything else is
-// the two calls, with y in the workspace where the caller does not want it: workspace_bytes(args).
+// One pass over memory for x, gate and residual in one 16-bit dtype, 16-byte aligned, weight in that or f32, N a multiple
+// of 8 up to 16384, no gate beside a residual, and with G > 1 scaling block. Everything else is the two calls, with y in the
+// workspace where the caller does not want it: workspace_bytes(args).
 // Errors as those of the two.
 struct RmsNormFp8Forward {
   Tensor x;             // [M, G, N] f32/f16/bf16
