@@ -23,7 +23,11 @@ std::vector<unsigned char> poison_pair(Poison poison, DType type) {
   const size_t element = static_cast<size_t>(size_of(type));
   std::vector<unsigned char> pair(2 * element, poison == Poison::nan ? 0xa5 : 0x5a);
   if (!is_float(type)) return pair;
-  if (element == 1) return poison == Poison::nan ? std::vector{kByteNan, kByteNan} : std::vector<unsigned char>{kByteLarge, kByteLarge | kByteSign};
+  if (element == 1) {
+    const unsigned char byte = poison == Poison::nan ? kByteNan : kByteLarge;
+    pair = {byte, static_cast<unsigned char>(poison == Poison::large ? byte | kByteSign : byte)};
+    return pair;
+  }
   for (size_t half = 0; half < element; half += 2) {
     uint16_t bits = poison == Poison::nan ? kNan : kLarge;
     std::memcpy(pair.data() + half, &bits, 2);

@@ -30,8 +30,8 @@ FLA_DEVICE uint32_t pack_f8e4m3(float a, float b, float c, float d) {
   asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(high) : "f"(d), "f"(c));
   return low | static_cast<uint32_t>(high) << 16;
 #else
-  return f8e4m3_bits_of(a) | static_cast<uint32_t>(f8e4m3_bits_of(b)) << 8 | static_cast<uint32_t>(f8e4m3_bits_of(c)) << 16 |
-         static_cast<uint32_t>(f8e4m3_bits_of(d)) << 24;
+  auto byte = [](float value, int place) { return static_cast<uint32_t>(f8e4m3_bits_of(value)) << (8 * place); };
+  return byte(a, 0) | byte(b, 1) | byte(c, 2) | byte(d, 3);
 #endif
 }
 

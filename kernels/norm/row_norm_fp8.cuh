@@ -49,9 +49,9 @@ struct HeldWeights {
 
 // What the norm makes of a row, as stored, in place of what was held; the vectors past the end become zeros.
 template <class T, class S, int kVectors, bool kGated, int kCount>
-FLA_DEVICE void finish_row(const NormFp8Args& p, const RowInRegisters<T, S, kVectors>& held, HeldWeights<T, kCount>& weights,
-                           const HeldGate<T, kVectors, kGated>& gate, RowAt row, float rstd, int first, int step, int end,
-                           Vector<T, 8> (&y)[kVectors]) {
+FLA_DEVICE void finish_row(const NormFp8Args& p, const RowInRegisters<T, S, kVectors>& held,
+                           HeldWeights<T, kCount>& weights, const HeldGate<T, kVectors, kGated>& gate, RowAt row,
+                           float rstd, int first, int step, int end, Vector<T, 8> (&y)[kVectors]) {
   const ForwardArgs& a = p.norm;
   FLA_UNROLL
   for (int i = 0; i < kVectors; ++i) {
@@ -64,7 +64,8 @@ FLA_DEVICE void finish_row(const NormFp8Args& p, const RowInRegisters<T, S, kVec
     float u[8], w[8] = {1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f};
     unpack(held.held[i], u);
     if constexpr (RowInRegisters<T, S, kVectors>::kJoined) {
-      if (a.residual_out.data) store_floats(static_cast<T*>(a.residual_out.data.data) + row.in(a.residual_out) + vector * 8, u);
+      if (a.residual_out.data)
+        store_floats(static_cast<T*>(a.residual_out.data.data) + row.in(a.residual_out) + vector * 8, u);
     }
     if (a.weight) weights.values(a, kCount < kVectors ? 0 : i, w);
     if (a.weight_offset != 0) {  // adding 0 would change nothing: at most the sign of a zero, which +0 follows then
@@ -94,7 +95,8 @@ template <class S, int kVectors>
 inline constexpr int kFp8Turns = kVectors == 1 && std::is_same_v<S, NoSecond> ? 2 : 1;
 
 template <class T, class S, int kVectors>
-FLA_KERNEL void FLA_BOUNDS(128, (kVectors == 1 ? 8 : kVectors == 2 ? 6 : 4)) row_norm_fp8_lanes(FLA_PARAMETERS NormFp8Args p) {
+FLA_KERNEL void FLA_BOUNDS(128, (kVectors == 1 ? 8 : kVectors == 2 ? 6 : 4))
+    row_norm_fp8_lanes(FLA_PARAMETERS NormFp8Args p) {
   constexpr bool kGated = !RowInRegisters<T, S, kVectors>::kJoined;
   constexpr uint32_t kTurns = kFp8Turns<S, kVectors>;
   wait_for_predecessor();
@@ -154,8 +156,8 @@ FLA_KERNEL void FLA_BOUNDS(kMostThreads<kVectors>, (kResidentFp8Blocks<kVectors,
   if (kWeightsHeld<kVectors> == kVectors && a.weight) weights.read(a, row.g, thread, threads, end);
   const float sum = block_sum<kMostThreads<kVectors> / kWarp>(held.sum_of_squares(), shared->sum);
   Vector<T, 8> y[kVectors];
-  finish_row<T, S, kVectors, kGated>(p, held, weights, gate, row, math::rsqrt(fmaf(sum, a.share, a.eps)), thread, threads, end,
-                                     y);
+  const float rstd = math::rsqrt(fmaf(sum, a.share, a.eps));
+  finish_row<T, S, kVectors, kGated>(p, held, weights, gate, row, rstd, thread, threads, end, y);
   quantize_row(p.out, row, y, thread, threads, end, &shared->maximum);
 }
 

@@ -27,7 +27,10 @@ FLA_DEVICE void read_eight(const StreamedArgs& a, int64_t row, int column, float
     if (column < a.columns) return load_floats(a.rows.x.data, row + column, v);
   }
   FLA_UNROLL
-  for (int e = 0; e < 8; ++e) v[e] = !a.aligned && column + e < a.columns ? load_float(a.rows.x.data, row + column + e) : 0.0f;
+  for (int e = 0; e < 8; ++e) {
+    const bool inside = !a.aligned && column + e < a.columns;
+    v[e] = inside ? load_float(a.rows.x.data, row + column + e) : 0.0f;
+  }
 }
 
 FLA_DEVICE float largest_of_eight(const float (&v)[8]) {
