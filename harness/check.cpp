@@ -127,6 +127,8 @@ Result check_case(const Case& c, Device& device, const CheckOptions& options) {
     if (small && c.direction->batch_invariant && rows != problem.dims.end() && rows->second > 1)
       stage(r.checks, "relation:rows_alone", [&] { return check_rows_alone(problem, device, first); });
   }
+  if (ran && options.extras && c.direction->unfused)
+    stage(r.checks, "relation:unfused", [&] { return check_unfused(trial, first); });
   if (ran && options.rejects && small) stage(r.checks, "rejects", [&] { return check_rejects(trial); });
   if (ran) finish_result(r);
   r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

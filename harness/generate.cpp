@@ -38,8 +38,8 @@ int64_t integer_attribute(const Problem& p, const std::string& name) {
 bool starts_with(const std::string& text, const char* prefix) { return text.rfind(prefix, 0) == 0; }
 
 double extreme(DType type, uint64_t pick) {
-  const double largest = type == DType::f16 ? 65504.0 : type == DType::bf16 ? 0x1.fep127 : 0x1.fffffep127;
-  const double normal_limit = type == DType::f16 ? 0x1p-14 : 0x1p-126;
+  const double largest = type == DType::f16 ? 65504.0 : type == DType::bf16 ? 0x1.fep127 : type == DType::f8e4m3 ? 448 : 0x1.fffffep127;
+  const double normal_limit = type == DType::f16 ? 0x1p-14 : type == DType::f8e4m3 ? 0x1p-6 : 0x1p-126;
   switch (pick % 8) {
     case 0: return largest;
     case 1: return -largest;

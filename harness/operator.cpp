@@ -39,6 +39,7 @@ const std::vector<Direction>& all_directions() {
     std::vector<Direction> t;
     add_norm(t);
     add_activation(t);
+    add_fp8(t);
     add_loss(t);
     add_conv(t);
     add_rotary(t);

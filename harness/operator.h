@@ -96,6 +96,8 @@ struct Direction {
   std::string backward_of;  // for "bwd": the direction whose saved tensors and names it continues ("fwd"), else empty
   // {a, b}: backward takes the forward's tensor b in place of its tensor a where the forward has b
   std::vector<std::pair<std::string, std::string>> replaced_by;
+  // The same outputs by other operators, bit for bit; asked for where every output is present.
+  Status (*unfused)(const void* args, Stream) = nullptr;
   double (*flops)(const void* args) = nullptr;  // model flops, for GEMM-shaped operators only
   const EveryInput* every = nullptr;  // makes and judges all inputs on the device (every_input.h), for few element-wise ones
 

@@ -24,6 +24,7 @@ namespace fla::harness {
 struct Traits {
   std::string sample_dim = {}, backward_of = {};
   double (*flops)(const void*) = nullptr;
+  Status (*unfused)(const void*, Stream) = nullptr;
   bool batch_invariant = false;
   std::vector<std::pair<std::string, std::string>> replaced_by = {};
   const EveryInput* every = nullptr;
@@ -55,6 +56,7 @@ Direction direction(std::string op, std::string name, Traits traits, const A& de
   d.coupled_by = std::move(traits.coupled_by);
   d.backward_of = std::move(traits.backward_of);
   d.flops = traits.flops;
+  d.unfused = traits.unfused;
   d.batch_invariant = traits.batch_invariant;
   d.replaced_by = std::move(traits.replaced_by);
   d.every = traits.every;

@@ -114,23 +114,14 @@ bool has_empty_tensor(const Problem& p) {
                      [&](const Field& f) { return p.args.tensor(f) && count(p.args.tensor(f)) == 0; });
 }
 
-Status run_planted(const void* raw, Workspace workspace, Stream) {
-  const Fault& fault = *planted.fault;
-  const Status status = planted.original->validate(raw);
-  if (!status.ok()) return fault.accepts_anything ? Status() : status;
-  if (workspace.bytes < planted.original->workspace_bytes(raw) && !fault.ignores_workspace)
-    return workspace_too_small();
-  if (fault.throws) throw std::runtime_error("out of bounds read, planted");
-
+Args memory_at(const void* raw) {
   Args memory = planted.pattern;
   for (const Field& f : planted.original->signature(memory.get()).fields)
     std::memcpy(&memory.tensor(f), static_cast<const char*>(raw) + f.offset, sizeof(Tensor));
-  const Problem call = call_in(memory);
-  const int run = planted.runs++;
-  if (fault.skips_empty && has_empty_tensor(call)) return {};
-  Answers a = faulty_answers(call, fault);
-  if (run == 0) planted.first_answers = a;
-  if (fault.returns_first_answers) a = planted.first_answers;
+  return memory;
+}
+
+void write_answers(const Problem& call, const Answers& a) {
   for (size_t f = 0; f < call.signature.fields.size(); ++f) {
     const Field& field = call.signature.fields[f];
     if (field.role == Role::input || !call.present(static_cast<int>(f))) continue;
@@ -139,6 +130,31 @@ Status run_planted(const void* raw, Workspace workspace, Stream) {
     host.integer = a.integers[f];
     store(call.args.tensor(field), host);
   }
+}
+
+// What the operators give that a fused one is made of: nothing is planted in them.
+Status run_unfused(const void* raw, Stream) {
+  const Problem call = call_in(memory_at(raw));
+  write_answers(call, answers_on(planted.fault->scalar, call));
+  return {};
+}
+
+Status run_planted(const void* raw, Workspace workspace, Stream) {
+  const Fault& fault = *planted.fault;
+  const Status status = planted.original->validate(raw);
+  if (!status.ok()) return fault.accepts_anything ? Status() : status;
+  if (workspace.bytes < planted.original->workspace_bytes(raw) && !fault.ignores_workspace)
+    return workspace_too_small();
+  if (fault.throws) throw std::runtime_error("out of bounds read, planted");
+
+  const Args memory = memory_at(raw);
+  const Problem call = call_in(memory);
+  const int run = planted.runs++;
+  if (fault.skips_empty && has_empty_tensor(call)) return {};
+  Answers a = faulty_answers(call, fault);
+  if (run == 0) planted.first_answers = a;
+  if (fault.returns_first_answers) a = planted.first_answers;
+  write_answers(call, a);
   if (fault.memory) fault.memory(call, memory, run);
   return {};
 }
@@ -154,6 +170,7 @@ const Direction& direction_of(const Direction& original) {
     if (d.key() == original.key()) return d;
   made.push_back(original);
   made.back().run = run_planted;
+  if (original.unfused) made.back().unfused = run_unfused;
   made.back().validate = validate_planted;
   return made.back();
 }

@@ -6,8 +6,10 @@
 namespace fla::harness {
 namespace {
 
-// Read as f16, bf16 or f32 these halves are a quiet NaN, and +-57344, +-6.6e35 or +-6.7e35.
+// Read as f16, bf16 or f32 these halves are a quiet NaN, and +-57344, +-6.6e35 or +-6.7e35; as f8e4m3, the bytes are NaN
+// and +-448.
 constexpr uint16_t kNan = 0x7fc1, kLarge = 0x7b00, kSign = 0x8000;
+constexpr unsigned char kByteNan = 0x7f, kByteLarge = 0x7e, kByteSign = 0x80;
 
 uint64_t mix(uint64_t x) {
   x += 0x9e3779b97f4a7c15u;
@@ -21,6 +23,11 @@ std::vector<unsigned char> poison_pair(Poison poison, DType type) {
   const size_t element = static_cast<size_t>(size_of(type));
   std::vector<unsigned char> pair(2 * element, poison == Poison::nan ? 0xa5 : 0x5a);
   if (!is_float(type)) return pair;
+  if (element == 1) {
+    const unsigned char byte = poison == Poison::nan ? kByteNan : kByteLarge;
+    pair = {byte, static_cast<unsigned char>(poison == Poison::large ? byte | kByteSign : byte)};
+    return pair;
+  }
   for (size_t half = 0; half < element; half += 2) {
     uint16_t bits = poison == Poison::nan ? kNan : kLarge;
     std::memcpy(pair.data() + half, &bits, 2);

@@ -131,7 +131,7 @@ class Shaper {
     if (!same && f.name[0] == 'd') same = forward_tensor(f.name.substr(1));
     if (same && *same && (f.types & only(same->dtype))) return same->dtype;
     if (f.types & only(primary_)) return primary_;
-    for (const DType type : {DType::f32, DType::i64, DType::u8, DType::i32})
+    for (const DType type : {DType::f32, DType::i64, DType::u8, DType::i32, DType::f8e4m3})
       if (f.types & only(type)) return type;
     return DType::f32;
   }

@@ -70,7 +70,7 @@ Problem sampled(const Problem&);
 // outside a sample what Problem::sample says. Any range of any size; large ones are made by several threads.
 void fill_storage(const Problem&, int field, int64_t first, int64_t count, void* bytes);
 
-// Rounds to a storage dtype and back, to nearest even; overflow goes to infinity.
+// Rounds to a storage dtype and back, to nearest even; overflow goes to infinity, in f8e4m3 to +-448.
 double round_to(DType, double value);
 // Distance between neighbouring values of the dtype around `value`.
 double spacing(DType, double value);

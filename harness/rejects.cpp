@@ -131,7 +131,7 @@ class Rejects {
       with(f, {f.name}, "of negative size" + place, [&](Tensor& x) { x.size[axis] = -1; });
       const Dim& d = axes[static_cast<size_t>(axis)];
       const Names names = d.symbol < 0 ? Names{f.name} : carriers_of(problem_, d.symbol);
-      if (d.symbol < 0 || (names.size() > 1 && exact_everywhere(d.symbol)))
+      if (d.symbol < 0 || (names.size() > 1 && (d.rounds_up || exact_everywhere(d.symbol))))
         with(f, names, "one longer" + place, [&](Tensor& x) { ++x.size[axis]; });
     }
     if (t.rank == static_cast<int>(f.dims.size()) && t.rank < kMaxRank)

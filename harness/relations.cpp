@@ -140,6 +140,26 @@ Check check_dropped_outputs(Trial& trial, const Snapshot& first) {
   return check;
 }
 
+Check check_unfused(Trial& trial, const Snapshot& first) {
+  Check check = verdict("relation:unfused", "");
+  const Problem& p = trial.problem;
+  for (const Field& f : p.signature.fields) {
+    const bool has_no_mate = !f.with.empty() && !p.args.tensor(*p.signature.field(f.with));
+    if (f.role == Role::input || p.args.tensor(f) || has_no_mate) continue;
+    check.status = CaseStatus::skipped;
+    check.detail = "has no " + f.name;
+    return check;
+  }
+  trial.prepare(Poison::large);
+  const Status status = p.origin.direction->unfused(trial.buffers.args().get(), trial.device.stream(0));
+  trial.device.synchronize();
+  const std::string where =
+      status.ok() ? difference(p, first, trial.buffers.read()) : std::string("refused: ") + status.text;
+  check = verdict("relation:unfused", where);
+  check.elements = largest_tensor(p);
+  return check;
+}
+
 Check check_rows_alone(const Problem& problem, Device& device, const Snapshot& first) {
   const int64_t rows = problem.dims.at(problem.origin.direction->sample_dim);
   Check check = verdict("relation:rows_alone", "");

@@ -13,5 +13,7 @@ Check check_dropped_outputs(Trial&, const Snapshot& first);
 // "relation:rows_alone": a row computed alone has the bits it has in the batch. For directions that promise
 // it.
 Check check_rows_alone(const Problem&, Device&, const Snapshot& first);
+// "relation:unfused": Direction::unfused gives the same bits.
+Check check_unfused(Trial&, const Snapshot& first);
 
 }  // namespace fla::harness

@@ -27,7 +27,8 @@ struct NamedDType {
 };
 constexpr NamedDType kNames[] = {{"F64", DType::f64},   {"F32", DType::f32}, {"F16", DType::f16},
                                  {"BF16", DType::bf16}, {"I64", DType::i64}, {"I32", DType::i32},
-                                 {"I8", DType::i8},     {"U8", DType::u8},   {"BOOL", DType::u8}};
+                                 {"I8", DType::i8},     {"U8", DType::u8},   {"BOOL", DType::u8},
+                                 {"F8_E4M3", DType::f8e4m3}};
 
 const NamedDType* find_dtype(const std::string& name) {
   for (const NamedDType& d : kNames)

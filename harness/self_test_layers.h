@@ -48,6 +48,7 @@ struct SemanticFault {
 void add_norm_faults(std::vector<SemanticFault>&);
 void add_norm_family_faults(std::vector<SemanticFault>&);
 void add_activation_faults(std::vector<SemanticFault>&);
+void add_fp8_faults(std::vector<SemanticFault>&);
 void add_loss_faults(std::vector<SemanticFault>&);
 void add_distribution_loss_faults(std::vector<SemanticFault>&);
 void add_token_loss_faults(std::vector<SemanticFault>&);

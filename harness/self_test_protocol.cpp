@@ -112,6 +112,11 @@ std::vector<SpecialFault> special_faults() {
     if (main_output(p) >= 0 && !p.present(p.index_of("rstd")))
       flip_lowest_bit(bytes_of(memory.tensor(main_field(p))));
   };
+  all.push_back({"bits depend on what is fused", "relation:unfused", "rms_norm_fp8.fwd:M=12,N=128,x=bf16,y=bf16", {}});
+  all.back().fault.memory = [](const Problem& p, const Args& memory, int) {
+    const Tensor& scale = memory.tensor(*p.signature.field("scale"));
+    if (count(scale) > 0) flip_lowest_bit(bytes_of(scale));
+  };
   all.push_back({"nothing done in place", "compare", "swiglu.fwd:M=12,F=40,x=bf16,z.alias=1", {}});
   all.back().fault.answers = [](const Problem& p, Answers& a) { real(p, a, "z") = real(p, "x"); };
   all.push_back({"counters overwritten, not added to",

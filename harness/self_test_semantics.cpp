@@ -17,6 +17,7 @@ std::vector<SemanticFault> semantic_faults() {
   add_norm_faults(all);
   add_norm_family_faults(all);
   add_activation_faults(all);
+  add_fp8_faults(all);
   add_loss_faults(all);
   add_distribution_loss_faults(all);
   add_token_loss_faults(all);

@@ -41,6 +41,8 @@ class Bulk {
         encode_integer(type_, ignored_labels_ ? label_ : make_.integer(first + i), bytes, at + i);
     } else if (whole_generator_) {
       for (int64_t i = 0; i < count; ++i) encode_real(type_, make_.real(first + i), bytes, at + i);
+    } else if (size_of(type_) == 1) {
+      look_up(table_, first, count, static_cast<unsigned char*>(bytes) + at);
     } else if (size_of(type_) == 2) {
       look_up(reinterpret_cast<const uint16_t*>(table_), first, count, static_cast<uint16_t*>(bytes) + at);
     } else if (size_of(type_) == 4) {

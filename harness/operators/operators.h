@@ -9,6 +9,7 @@ namespace fla::harness {
 
 void add_norm(std::vector<Direction>&);
 void add_activation(std::vector<Direction>&);
+void add_fp8(std::vector<Direction>&);
 void add_loss(std::vector<Direction>&);
 void add_conv(std::vector<Direction>&);
 void add_rotary(std::vector<Direction>&);

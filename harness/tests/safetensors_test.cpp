@@ -53,7 +53,7 @@ TEST(Safetensors, RoundTrip) {
   const std::string path = scratch("round.safetensors");
   std::vector<TensorToWrite> tensors;
   const DType dtypes[] = {DType::u8,   DType::f64, DType::f32, DType::f16,
-                          DType::bf16, DType::i64, DType::i32, DType::i8};
+                          DType::bf16, DType::i64, DType::i32, DType::i8, DType::f8e4m3};
   for (const DType dtype : dtypes) {
     TensorToWrite t{name_of(dtype), dtype, {2, 3}, {}};
     for (int64_t i = 0; i < 6 * size_of(dtype); ++i)
@@ -125,7 +125,7 @@ TEST(Safetensors, RefusesHostileFilesInOneLine) {
        "unknown key"},
       {"missing shape", file_of("{\"x\":{\"dtype\":\"U8\",\"data_offsets\":[0,1]}}", 1), "no shape"},
       {"tensor that is a number", file_of("{\"x\":3}", 0), "not an object"},
-      {"unknown dtype", one("F8_E4M3", "[4]", "[0,4]", 4), "unsupported dtype"},
+      {"unknown dtype", one("F8_E5M2", "[4]", "[0,4]", 4), "unsupported dtype"},
       {"dtype that is a number", file_of("{\"x\":{\"dtype\":1,\"shape\":[1],\"data_offsets\":[0,1]}}", 1),
        "unsupported dtype"},
       {"negative extent", one("F32", "[-1]", "[0,4]", 4), "not a list of sizes"},

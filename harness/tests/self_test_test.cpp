@@ -46,6 +46,7 @@ TEST(SelfTest, EveryNetIsNeeded) {
                           "empty",
                           "dropped_outputs",
                           "relation:rows_alone",
+                          "relation:unfused",
                           "exit code",
                           "suite",
                           "case",

@@ -97,20 +97,7 @@ Form form_of(const ForwardArgs& a, const RowNormForward& p) {
   return more ? Form::rms : Form::plain;
 }
 
-// A problem as kernels take it.
-struct Prepared {
-  ForwardArgs args;
-  Form form = Form::plain;
-  RowPlan plan;
-  DType dtype = DType::f32;
-  bool aligned = false;   // unit streamed: vectors of eight elements may be used
-  bool empty = false;
-
-  bool may_be_paired() const {
-    return plan.unit == RowUnit::lanes && plan.vectors <= 2 && (form == Form::plain || form == Form::rms) &&
-           !args.second.data && args.weight;
-  }
-};
+}  // namespace
 
 Prepared prepare(const RowNormForward& p) {
   Prepared result;
@@ -158,6 +145,8 @@ Prepared prepare(const RowNormForward& p) {
     result.plan = plan_row_forward(extent.n / width, static_cast<bool>(second), result.form == Form::plain);
   return result;
 }
+
+namespace {
 
 Status launch_prepared(const Prepared& p, Stream stream) {
   if (p.empty) return {};

@@ -9,6 +9,7 @@
 #include "common/ptx.cuh"
 #include "common/row_reduce.cuh"
 #include "norm/forward_row.cuh"
+#include "norm/row_norm.h"
 #include "norm/row_plan.h"
 
 namespace fla::detail {
@@ -187,6 +188,22 @@ FLA_KERNEL void FLA_BOUNDS(kMostThreads<kVectors>, (resident_blocks<T, S, W, kVe
     });
   }
 }
+
+// A problem as kernels take it.
+struct Prepared {
+  ForwardArgs args;
+  Form form = Form::plain;
+  RowPlan plan;
+  DType dtype = DType::f32;
+  bool aligned = false;   // unit streamed: vectors of eight elements may be used
+  bool empty = false;
+
+  bool may_be_paired() const {
+    return plan.unit == RowUnit::lanes && plan.vectors <= 2 && (form == Form::plain || form == Form::rms) &&
+           !args.second.data && args.weight;
+  }
+};
+Prepared prepare(const RowNormForward&);
 
 // Below this many bytes a launch is latency: the next kernel may then be set up while this one runs.
 inline constexpr int64_t kDependentBytes = 4 << 20;

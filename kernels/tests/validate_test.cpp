@@ -7,6 +7,7 @@
 
 #include "fla/activation.h"
 #include "fla/conv.h"
+#include "fla/fp8.h"
 #include "fla/linear.h"
 #include "fla/loss.h"
 #include "fla/norm.h"
@@ -181,6 +182,35 @@ TEST(Validate, OptionsAndConflicts) {
   loss.label_smoothing = 0;
   loss.total_classes = 5;
   expect_refused(loss, StatusCode::invalid_argument, "class_start");
+}
+
+TEST(Validate, ScalesOfQuantisedRows) {
+  QuantizeFp8Forward a;
+  a.x = dense(at(0), DType::bf16, {4, 2, 128});
+  a.q = dense(at(8192), DType::f8e4m3, {4, 2, 128});
+  a.scale = dense(at(16384), DType::f32, {4});
+  EXPECT_TRUE(validate(a).ok()) << validate(a).text;
+  a.scaling = Fp8Scaling::block;
+  expect_refused(a, StatusCode::shape_mismatch, "scale");
+  a.scale = dense(at(16384), DType::f32, {4, 2, 1});
+  EXPECT_TRUE(validate(a).ok()) << validate(a).text;
+  a.scale = dense(at(16384), DType::f32, {4, 2, 2});
+  expect_refused(a, StatusCode::shape_mismatch, "scale");
+  a.scale = dense(at(16384), DType::bf16, {4, 2, 1});
+  expect_refused(a, StatusCode::unsupported_dtype, "scale");
+  a.scale = dense(at(16384), DType::f32, {4, 2, 1});
+  a.q.dtype = DType::bf16;
+  expect_refused(a, StatusCode::unsupported_dtype, "q");
+  a.x = dense(at(0), DType::bf16, {4, 2, 100});
+  a.q = dense(at(8192), DType::f8e4m3, {4, 2, 100});
+  expect_refused(a, StatusCode::unsupported_shape, "x");  // a block would lie in two heads
+  a.x = dense(at(0), DType::bf16, {4, 200});
+  a.q = dense(at(8192), DType::f8e4m3, {4, 200});
+  a.scale = dense(at(16384), DType::f32, {4, 2});
+  EXPECT_TRUE(validate(a).ok()) << validate(a).text;
+  a.scale.stride[0] = 1;  // column-major
+  a.scale.stride[1] = 4;
+  EXPECT_TRUE(validate(a).ok()) << validate(a).text;
 }
 
 TEST(Validate, NormsInFrontOfALinearLayer) {

@@ -210,10 +210,15 @@ constexpr Sigmoid<Bound> sigmoid_(const Bound& a) {
 constexpr Bound abs_(const Bound& a) {
   return bound::apply(a, [](const Bound& p) { return Bound(std::abs(p.v), p.e); });
 }
-// No decision: whichever is taken, the result is within the larger error of the larger value.
+// No decision: the result lies between the larger of the lower ends and the larger of the upper ends. So the smaller value
+// counts as far as it reaches beyond the larger one's interval, and not at all where it cannot be the maximum: the
+// maximum of a row is as certain as its largest elements.
 constexpr Bound max_(const Bound& a, const Bound& b) {
-  return bound::apply(
-      a, b, [](const Bound& p, const Bound& q) { return Bound(max_(p.v, q.v), std::fmax(p.e, q.e)); });
+  return bound::apply(a, b, [](const Bound& p, const Bound& q) {
+    const Bound &above = p.v < q.v ? q : p, &below = p.v < q.v ? p : q;
+    if (!std::isfinite(p.v) || !std::isfinite(q.v)) return Bound(max_(p.v, q.v), std::fmax(p.e, q.e));
+    return Bound(above.v, std::fmax(above.e, below.e - (above.v - below.v)));
+  });
 }
 constexpr Bound min_(const Bound& a, const Bound& b) { return -max_(-a, -b); }
 

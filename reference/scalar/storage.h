@@ -23,15 +23,18 @@ constexpr Format format_of(DType type) {
       return {11, -24, 65504};
     case DType::bf16:
       return {8, -133, 0x1.fep127};
+    case DType::f8e4m3:
+      return {4, -9, 448};
     default:
       return {};
   }
 }
 
-// To nearest even; overflow goes to infinity.
+// To nearest even; overflow goes to infinity, or to the largest number where there is no infinity (8 bits).
 constexpr double rounded(DType type, double value) {
   if (type == DType::f32) return static_cast<double>(static_cast<float>(value));
   const Format f = format_of(type);
+  if (type == DType::f8e4m3 && std::abs(value) > f.largest) return std::copysign(f.largest, value);
   if (f.precision == 53 || !std::isfinite(value) || value == 0) return value;
   int exponent = 0;
   std::frexp(value, &exponent);

@@ -155,6 +155,15 @@ TEST(Bound, CloseDecisionsKeepBothBranches) {
   EXPECT_GE(total.v + total.e, 21);
 }
 
+// An uncertain number below the maximum counts as far as it reaches beyond it.
+TEST(Bound, MaximumIsAsCertainAsWhatMayBeIt) {
+  EXPECT_EQ(max_(Bound(8.0), Bound(2.0, 1.0)).e, 0);
+  EXPECT_EQ(max_(Bound(2.0, 1.0), Bound(8.0, 0.5)).e, 0.5);
+  EXPECT_EQ(max_(Bound(8.0, 0.5), Bound(7.0, 3.0)).e, 2);
+  EXPECT_EQ(max_(Bound(1.0, 0.25), Bound(1.0, 0.5)).e, 0.5);
+  EXPECT_EQ(min_(Bound(8.0), Bound(2.0, 1.0)).e, 1);
+}
+
 TEST(Bound, DeclaredRoundingsWiden) {
   EXPECT_EQ(store_as(DType::bf16, Bound(1.5)).e, 0);
   EXPECT_EQ(store_as(DType::bf16, Bound(1.001, 1e-4)).v, 1);

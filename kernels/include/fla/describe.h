@@ -26,10 +26,12 @@
 namespace fla {
 
 // An extent e: symbol * times / over + plus, or the constant `plus` when symbol < 0; triangular: e (e + 1) / 2, the pairs
-// of e things. A triangular extent binds nothing: a tensor that carries its symbol plainly is visited before.
+// of e things; rounds_up: the division does. Extents of the last two kinds bind nothing: a tensor that carries their
+// symbol plainly is visited before.
 struct Dim {
   int32_t symbol = -1;
   bool triangular = false;
+  bool rounds_up = false;
   bool omittable = false;  // extent 1 where a tensor leaves this dimension out: [M, G, N] given as [M, N]
   int64_t times = 1, over = 1, plus = 0;
 
@@ -40,7 +42,7 @@ struct Dim {
   // The symbol itself.
   constexpr bool plain() const { return symbol >= 0 && times == 1 && over == 1 && plus == 0 && !triangular; }
   constexpr int64_t extent(int64_t value) const {
-    const int64_t e = symbol < 0 ? plus : value * times / over + plus;
+    const int64_t e = symbol < 0 ? plus : (value * times + (rounds_up ? over - 1 : 0)) / over + plus;
     return triangular ? static_cast<int64_t>(static_cast<uint64_t>(e) * (static_cast<uint64_t>(e) + 1) / 2) : e;
   }
 };
@@ -49,6 +51,8 @@ constexpr Dim operator+(Dim d, int64_t k) { d.plus += k; d.omittable = false; re
 constexpr Dim operator-(Dim d, int64_t k) { return d + -k; }
 constexpr Dim operator*(int64_t k, Dim d) { d.times *= k; d.plus *= k; d.omittable = false; return d; }
 constexpr Dim operator/(Dim d, int64_t k) { d.over *= k; d.omittable = false; return d; }
+// Blocks of `size` that cover d; the last may be short.
+constexpr Dim blocks_of(Dim d, int64_t size) { d.over *= size; d.rounds_up = true; d.omittable = false; return d; }
 constexpr Dim triangle(Dim d) { d.triangular = true; d.omittable = false; return d; }
 
 struct Shape {

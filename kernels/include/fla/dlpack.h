@@ -6,6 +6,9 @@
 
 namespace fla {
 
+// kDLFloat8_e4m3fn of DLPack 1.1 and later, which an older header does not name.
+inline constexpr uint8_t kDLFloat8E4m3 = 10;
+
 // False when the DLPack dtype has lanes, is none of ours, or the rank exceeds five; `tensor` is then absent. Borrowed
 // memory: the DLTensor must outlive every call that uses the result. A DLTensor without strides is row-major.
 inline bool from_dlpack(const DLTensor& from, Tensor& tensor) {
@@ -20,6 +23,10 @@ inline bool from_dlpack(const DLTensor& from, Tensor& tensor) {
     case kDLBfloat:
       if (bits != 16) return false;
       tensor.dtype = DType::bf16;
+      break;
+    case kDLFloat8E4m3:
+      if (bits != 8) return false;
+      tensor.dtype = DType::f8e4m3;
       break;
     case kDLInt:
       if (bits != 8 && bits != 32 && bits != 64) return false;
@@ -52,6 +59,7 @@ inline DLTensor to_dlpack(Tensor& tensor, DLDevice device) {
   view.dtype.bits = static_cast<uint8_t>(8 * size_of(tensor.dtype));
   view.dtype.lanes = 1;
   view.dtype.code = static_cast<uint8_t>(tensor.dtype == DType::bf16  ? kDLBfloat
+                                         : tensor.dtype == DType::f8e4m3 ? kDLFloat8E4m3
                                          : is_float(tensor.dtype)     ? kDLFloat
                                          : tensor.dtype == DType::u8  ? kDLUInt
                                                                       : kDLInt);

@@ -13,9 +13,10 @@ namespace fla {
 // A CUDA stream (cudaStream_t); declared here so that callers without the CUDA headers can include us.
 using Stream = CUstream_st*;
 
-// f64 exists for the CPU references and for replay files; no kernel accepts it.
-enum class DType : int32_t { f32 = 0, f16 = 1, bf16 = 2, f64 = 3, i32 = 4, i64 = 5, i8 = 6, u8 = 7 };
-inline constexpr int kDTypeCount = 8;
+// f64 exists for the CPU references and for replay files; no kernel accepts it. f8e4m3 is what quantised outputs are
+// stored in: 4 bits of exponent, 3 of fraction, no infinities, up to +-448 (Micikevicius et al. 2022, arXiv 2209.05433).
+enum class DType : int32_t { f32 = 0, f16 = 1, bf16 = 2, f64 = 3, i32 = 4, i64 = 5, i8 = 6, u8 = 7, f8e4m3 = 8 };
+inline constexpr int kDTypeCount = 9;
 
 constexpr int64_t size_of(DType type) {
   switch (type) {
@@ -30,13 +31,14 @@ constexpr int64_t size_of(DType type) {
 }
 
 constexpr const char* name_of(DType type) {
-  constexpr const char* names[kDTypeCount] = {"f32", "f16", "bf16", "f64", "i32", "i64", "i8", "u8"};
+  constexpr const char* names[kDTypeCount] = {"f32", "f16", "bf16", "f64", "i32", "i64", "i8", "u8", "f8e4m3"};
   const auto index = static_cast<uint32_t>(type);
   return index < kDTypeCount ? names[index] : "unknown";
 }
 
 constexpr bool is_float(DType type) {
-  return type == DType::f32 || type == DType::f16 || type == DType::bf16 || type == DType::f64;
+  return type == DType::f32 || type == DType::f16 || type == DType::bf16 || type == DType::f64 ||
+         type == DType::f8e4m3;
 }
 
 inline constexpr int kMaxRank = 5;

@@ -97,7 +97,7 @@ inline bool Validator::bind(const char* name, const Dim& dim, int64_t extent) {
   int64_t& value = values_[dim.symbol];
   if (value < 0) {
     const int64_t scaled = (extent - dim.plus) * dim.over;
-    if (scaled < 0 || scaled % dim.times != 0 || dim.triangular) {
+    if (scaled < 0 || scaled % dim.times != 0 || dim.triangular || dim.rounds_up) {
       fail(StatusCode::shape_mismatch, "%s: size %lld does not fit dimension %s", name,
            static_cast<long long>(extent), names_[dim.symbol]);
       return false;
