@@ -49,6 +49,8 @@ class Generator {
  private:
   double filled(int64_t index) const;
   int64_t label(int64_t index) const;
+  bool is_ignored(int64_t index) const;
+  bool is_kept(int64_t index) const;
 
   const Field& field_;
   uint64_t seed_;
