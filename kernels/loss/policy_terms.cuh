@@ -22,8 +22,11 @@ inline TokenFloats token_floats(const Tensor& t) {
   return {any_float(t), t.stride[0], t.rank > 1 ? t.stride[1] : 0};
 }
 
-// e^x for any x; beyond 88 without the correction that would make NaN of infinity. e^0 is exactly 1.
-FLA_DEVICE float any_exp(float x) { return x > 88.0f ? math::exp2(x * math::kLog2E) : math::exp(x); }
+// e^x for any x, e^0 exactly 1. Beyond 88, where math::exp ends, x - 1 is exact; e^89 is infinite already.
+FLA_DEVICE float any_exp(float x) {
+  constexpr float kE = 2.718281828459045f;
+  return x > 88.0f ? kE * math::exp(fminf(x, 89.0f) - 1.0f) : math::exp(x);
+}
 
 // The estimator e^D - D - 1 of KL(policy || reference), D = ref_logp - logp, and its derivative by D.
 FLA_DEVICE float k3(float apart) { return any_exp(apart) - apart - 1.0f; }

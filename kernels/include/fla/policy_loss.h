@@ -159,7 +159,7 @@ void describe_call(V& v, PolicyLossCall& a, Dim B, Dim L) {
   v.option("empty_mean", a.empty_mean, kEmptyMeanNames);
   v.attribute("kl_by_ratio", a.kl_by_ratio);
   v.attribute("group_size", a.group_size, {.min = 0});
-  if (a.normalization == PolicyNormalization::dr_grpo) v.attribute("max_tokens", a.max_tokens, {.min = 0});
+  v.attribute("max_tokens", a.max_tokens, {.min = 0});
   v.attribute("beta", a.beta);
   if (a.kind == PolicyObjective::clip) {
     v.attribute("epsilon_low", a.epsilon_low, {.min = 0, .max = kBelowOne});
