@@ -111,6 +111,7 @@ Generator::Generator(const Problem& problem, int field)
         return f.role == Role::input && f.content.kind == Content::real;
       }))
     fill_ = Fill::normal;
+  if (fill_ == Fill::masked && t.rank < 2) fill_ = Fill::normal;  // it has no rows
   ignore_share_ = std::stod(std::string(problem.origin.find("ignore").value_or("0")));
   if (field_.content.kind == Content::labels) {
     ignore_index_ = field_.content.special;

@@ -16,7 +16,7 @@ inline Bound exp_from_one(const Bound& x) { return x.v == 0 && x.e == 0 && !x.am
 // The estimator of KL(policy || reference) from D = ref_logp - logp, and its derivative by D.
 template <class S>
 S k3(const S& apart) {
-  return exp_from_one(apart) - apart - S(1.0);
+  return exp_from_one(apart) - min_(apart, S(1e38)) - S(1.0);  // infinite where D is
 }
 template <class S>
 S k3_slope(const S& apart) {
@@ -47,6 +47,12 @@ class GrpoTokens {
     return log_sum_exp(z);
   }
   S logp(int64_t b, int64_t l, const S& lse) const { return logits_(b, l, id(b, l)) - lse; }
+  // Of the policy to itself: 1, through which gradients flow. Of a logit of -inf too, which does not vary.
+  S ratio(int64_t b, int64_t l, const S& lse) const {
+    const S logit = logits_(b, l, id(b, l));
+    const S moved = std::isinf(value(logit)) ? S(0.0) : logit - detach(logit);
+    return exp_(moved - (lse - detach(lse)));
+  }
   // D of k3.
   S apart(int64_t b, int64_t l, const S& logp) const { return ref_logp_(b, l) - logp; }
 
@@ -84,8 +90,7 @@ void evaluate(const GrpoLossForward& a) {
       }
       const S lse = tokens.lse(b, l), logp = tokens.logp(b, l, lse);
       const S token_kl = a.ref_logp ? k3(tokens.apart(b, l, logp)) : S(0.0);
-      const S ratio = exp_(logp - detach(logp));
-      S token_loss = -(advantages(b) * ratio);
+      S token_loss = -(advantages(b) * tokens.ratio(b, l, lse));
       if (a.beta != 0) token_loss = beta * token_kl + token_loss;
       give(b, l, token_loss, token_kl, lse);
     }

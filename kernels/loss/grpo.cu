@@ -66,9 +66,10 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 1) loss_kernel(FLA_PARAMETERS GrpoArgs a) {
   if (!this_row(a, row, b, l) || l == a.tokens) return;
   float loss = 0.0f, kl = 0.0f;
   if (a.labels[row] != kIgnored) {
-    if (a.ref_logp) kl = k3(a.ref_logp.read(b, l) + a.nll_rows[row]);  // invalid: NaN
+    const float nll = a.nll_rows[row];  // NaN if the id is invalid, or no logit has a probability
+    if (a.ref_logp) kl = k3(a.ref_logp.read(b, l) + nll);
     loss = a.beta == 0.0f ? -a.advantages.read(b) : a.beta * kl - a.advantages.read(b);
-    if (a.labels[row] == kInvalid) loss = NAN;
+    if (nll != nll) loss = nll;
   }
   a.loss.write(b, l, loss);
   if (a.kl) a.kl.write(b, l, kl);

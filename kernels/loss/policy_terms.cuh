@@ -29,7 +29,8 @@ FLA_DEVICE float any_exp(float x) {
 }
 
 // The estimator e^D - D - 1 of KL(policy || reference), D = ref_logp - logp, and its derivative by D.
-FLA_DEVICE float k3(float apart) { return any_exp(apart) - apart - 1.0f; }
+// Where D is infinite (a token that the policy excludes) so is the estimator.
+FLA_DEVICE float k3(float apart) { return any_exp(apart) - fminf(apart, 1e38f) - 1.0f; }
 FLA_DEVICE float k3_slope(float apart) { return any_exp(apart) - 1.0f; }
 
 struct PolicyOptions {
