@@ -1,5 +1,7 @@
 // How log-probabilities of tokens and the losses on them go wrong.
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "fla/l2_warp.h"
 #include "fla/policy_loss.h"
@@ -119,11 +121,75 @@ void add_penalty(std::vector<SemanticFault>& all) {
                  })});
 }
 
+PolicyLossCall& policy(Problem& p) {
+  return is_forward(p) ? static_cast<PolicyLossCall&>(arguments<PolicyLossForward>(p)) : arguments<PolicyLossBackward>(p);
+}
+
+// The bounds of a ratio of 1 that are 1: a hair beyond them.
+void nudge_ratios(Problem& p) {
+  for (double& old : real(p, "old_logps")) old -= 1e-6;
+}
+// The ratio of a sequence as a product, not the geometric mean.
+void multiply_ratios(Problem& p) {
+  const std::vector<double>& old = real(p, "old_logps");
+  std::vector<double>& now = real(p, "logps");
+  const auto L = static_cast<size_t>(policy(p).logps.size[1]);
+  for (size_t i = 0; i < now.size(); ++i) {
+    const double* mask = real(p, "pad_mask").data() + i / L * L;
+    now[i] = old[i] + static_cast<double>(std::count(mask, mask + L, 1.0)) * (now[i] - old[i]);
+  }
+}
+// Of groups of six, divided by six and not by five. What is left out of the loss is the KL, so that all is advantages.
+void bias_deviation(const Problem& p, Answers& a) {
+  for (const char* field : {"loss", "dlogps"})
+    if (p.signature.field(field))
+      for (double& v : real(p, a, field)) v *= std::sqrt(6.0 / 5.0);
+}
+void swap_clip_sides(Problem& p) { std::swap(policy(p).epsilon_low, policy(p).epsilon_high); }
+
+void add_policy(std::vector<SemanticFault>& all, const std::string& direction) {
+  const auto add = [&](const char* name, const char* op, const std::string& options, std::function<void(Problem&)> change) {
+    all.push_back({name, std::string(op) + "." + direction + ":B=6,L=10,logps=?" + options, of_other_call(std::move(change))});
+  };
+  const auto clip = [&](const char* name, const std::string& options, std::function<void(Problem&)> change) {
+    add(name, "grpo_clip_loss", options, std::move(change));
+  };
+  clip("clip sides swapped", ",epsilon_low=0.1,epsilon_high=0.4", swap_clip_sides);
+  clip("bounds excluded", ",fill=exact,group_size=2,epsilon_low=0,epsilon_high=0,clip_fraction=f32", nudge_ratios);
+  clip("second bound missing", ",delta=1.5", [](Problem& p) { policy(p).delta = std::numeric_limits<float>::infinity(); });
+  clip("kl missing", "", [](Problem& p) { policy(p).beta = 0; });
+  clip("kl of other sign", "", [](Problem& p) { policy(p).beta = -policy(p).beta; });
+  clip("kl without the ratio", ",kl_by_ratio=1", [](Problem& p) { policy(p).kl_by_ratio = false; });
+  clip("padding kept", "", [](Problem& p) {
+    for (double& m : real(p, "pad_mask")) m = 1;
+  });
+  clip("advantages over the batch", ",group_size=3", [](Problem& p) { policy(p).group_size = 0; });
+  clip("mismatch ratio ignored", ",mismatch_ratio=f32", [](Problem& p) {
+    for (double& w : real(p, "mismatch_ratio")) w = 1;
+  });
+  clip("mean over sequences, not tokens", "", [](Problem& p) { policy(p).normalization = PolicyNormalization::grpo; });
+  clip("mean over tokens, not sequences", ",normalization=grpo",
+       [](Problem& p) { policy(p).normalization = PolicyNormalization::bnpo; });
+  clip("lengths not weighted", ",normalization=luspo",
+       [](Problem& p) { policy(p).normalization = PolicyNormalization::dr_grpo; });
+  clip("longest of the batch for max_tokens", ",normalization=dr_grpo,max_tokens=64", [](Problem& p) { policy(p).max_tokens = 0; });
+  clip("ratio of the token", ",level=sequence", [](Problem& p) { policy(p).level = PolicyLevel::token; });
+  clip("ratio of a sequence without its mean", ",level=sequence,beta=0,ref_logps=none", multiply_ratios);
+  add("bound missing", "cispo_loss", ",epsilon_high=1.2", [](Problem& p) { policy(p).epsilon_high = 1e30f; });
+  add("temperatures swapped", "sapo_loss", ",tau_positive=0.5,tau_negative=3",
+      [](Problem& p) { std::swap(policy(p).tau_positive, policy(p).tau_negative); });
+  const std::string plain = "grpo_clip_loss." + direction + ":B=6,L=10,beta=0,logps=?,ref_logps=none";
+  all.push_back({"biased deviation", plain, with_answers(bias_deviation)});
+  all.push_back({"accumulator in bf16", plain, accumulated(Scalar::single_bf16_sum)});
+}
+
 }  // namespace
 
 void add_token_loss_faults(std::vector<SemanticFault>& all) {
   add_grpo(all, "fwd");
   add_grpo(all, "bwd");
+  add_policy(all, "fwd");
+  add_policy(all, "bwd");
   add_selective(all);
   add_log_sum(all);
   add_penalty(all);

@@ -111,11 +111,12 @@ Generator::Generator(const Problem& problem, int field)
         return f.role == Role::input && f.content.kind == Content::real;
       }))
     fill_ = Fill::normal;
+  if (fill_ == Fill::masked && t.rank < 2) fill_ = Fill::normal;  // it has no rows
+  ignore_share_ = std::stod(std::string(problem.origin.find("ignore").value_or("0")));
   if (field_.content.kind == Content::labels) {
     ignore_index_ = field_.content.special;
     const int64_t total = integer_attribute(problem, "total_classes");
     classes_ = total > 0 ? total : extent_of(problem, field_.content.bound);
-    ignore_share_ = std::stod(std::string(problem.origin.find("ignore").value_or("0")));
     hostile_ = problem.origin.find("labels.invalid").has_value();
   }
   if (field_.content.kind == Content::slots) classes_ = extent_of(problem, field_.content.bound);
@@ -125,12 +126,18 @@ Generator::Generator(const Problem& problem, int field)
       labels_ = std::make_shared<Generator>(problem, static_cast<int>(f));
 }
 
-int64_t Generator::label(int64_t index) const {
-  const uint64_t h = bits(index);
-  // Steps of the golden section spread the ignored rows evenly: no seed ignores nearly all of a few.
+// Steps of the golden section spread the ignored rows evenly: no seed ignores nearly all of a few.
+bool Generator::is_ignored(int64_t index) const {
   const double place = static_cast<double>(index) * 0.6180339887498949 + unit(mix(seed_));
-  if (place - std::floor(place) < ignore_share_) return ignore_index_;
-  const uint64_t pick = mix(h);
+  return place - std::floor(place) < ignore_share_;
+}
+
+// A fifth of a mask is zeros unless the case says otherwise.
+bool Generator::is_kept(int64_t index) const { return ignore_share_ > 0 ? !is_ignored(index) : bits(index) % 5 != 0; }
+
+int64_t Generator::label(int64_t index) const {
+  if (is_ignored(index)) return ignore_index_;
+  const uint64_t pick = mix(bits(index));
   if (hostile_ && index % 3 == 1) {
     const int64_t outside[] = {-1, classes_, std::numeric_limits<int64_t>::max(), -classes_ - 7};
     const int64_t value = outside[pick % 4];
@@ -142,7 +149,7 @@ int64_t Generator::label(int64_t index) const {
 int64_t Generator::integer(int64_t index) const {
   switch (field_.content.kind) {
     case Content::labels: return label(index);
-    case Content::mask: return bits(index) % 5 != 0;
+    case Content::mask: return is_kept(index);
     case Content::slots: return index % 4 == 2 ? field_.content.special : classes_ - 1 - index;  // the last one first
     case Content::counters: return index == 0 ? 5 : std::numeric_limits<int64_t>::max();
     default: return static_cast<int64_t>(bits(index) % 100);
@@ -185,7 +192,7 @@ double Generator::filled(int64_t index) const {
 double Generator::real(int64_t index) const {
   const uint64_t h = bits(index);
   if (field_.content.kind == Content::positive) return 0.5 + unit(h);
-  if (field_.content.kind == Content::mask) return h % 5 != 0;
+  if (field_.content.kind == Content::mask) return is_kept(index);
   if (fill_ == Fill::exact) {
     const double steps[] = {-1, -0.5, 0.5, 1};
     return steps[h % 4];

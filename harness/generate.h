@@ -11,7 +11,7 @@
 //   constant   one value a row, every third row zeros
 //   zeros
 //   ties       three values only: equal maxima
-//   masked     -inf patterns by row: tail block, first block, all but one, all
+//   masked     -inf patterns by row: tail block, first block, all but one, all; vectors stay normal
 //   confident  the label's logit ahead by 0 .. 40
 //   extremes   largest, smallest normal, subnormal, -0
 //   specials   one NaN or infinity in some rows
@@ -50,6 +50,8 @@ class Generator {
  private:
   double filled(int64_t index) const;
   int64_t label(int64_t index) const;
+  bool is_ignored(int64_t index) const;
+  bool is_kept(int64_t index) const;
 
   const Field& field_;
   uint64_t seed_;

@@ -321,8 +321,9 @@ void check_keys(const Case& c, const Shapes& s) {
   for (const char* key : {"lens", "offsets.invalid"})
     if (c.find(key) && !has_content(s, Content::offsets))
       refuse(c, std::string(key) + ": no offsets of packed sequences here");
-  for (const char* key : {"ignore", "labels.invalid"})
-    if (c.find(key) && !has_content(s, Content::labels)) refuse(c, std::string(key) + ": no labels here");
+  const bool labels = has_content(s, Content::labels);
+  if (c.find("labels.invalid") && !labels) refuse(c, "labels.invalid: no labels here");
+  if (c.find("ignore") && !labels && !has_content(s, Content::mask)) refuse(c, "ignore: no labels and no mask here");
   check_lens(s.problem);
   if (fill_of(c) == Fill::every)
     if (const std::string why = why_not_every_input(s.problem); !why.empty()) refuse(c, "fill=every: " + why);

@@ -17,6 +17,19 @@
 
 namespace fla::harness {
 
+namespace {
+
+void add_policy_loss(std::vector<Direction>& table, const char* op, PolicyObjective kind) {
+  PolicyLossForward f;
+  PolicyLossBackward b;
+  f.kind = b.kind = kind;
+  if (kind == PolicyObjective::cispo) f.epsilon_high = b.epsilon_high = 5;
+  table.push_back(direction<PolicyLossForward>(op, "fwd", {}, f));
+  table.push_back(direction<PolicyLossBackward>(op, "bwd", {.backward_of = "fwd"}, b));
+}
+
+}  // namespace
+
 void add_loss(std::vector<Direction>& table) {
   table.push_back(direction<CrossEntropyForward>("cross_entropy", "fwd", {.sample_dim = "T"}));
   table.push_back(direction<CrossEntropyBackward>("cross_entropy", "bwd", {.sample_dim = "T", .backward_of = "fwd"}));
@@ -32,6 +45,9 @@ void add_loss(std::vector<Direction>& table) {
   table.push_back(direction<SelectiveLogSoftmaxForward>("selective_log_softmax", "fwd", {.sample_dim = "T"}));
   table.push_back(
       direction<SelectiveLogSoftmaxBackward>("selective_log_softmax", "bwd", {.sample_dim = "T", .backward_of = "fwd"}));
+  add_policy_loss(table, "grpo_clip_loss", PolicyObjective::clip);
+  add_policy_loss(table, "cispo_loss", PolicyObjective::cispo);
+  add_policy_loss(table, "sapo_loss", PolicyObjective::sapo);
   table.push_back(direction<GrpoLossForward>("grpo_loss", "fwd", {.sample_dim = "B"}));
   table.push_back(direction<GrpoLossBackward>("grpo_loss", "bwd", {.sample_dim = "B", .backward_of = "fwd"}));
 }

@@ -15,20 +15,6 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int32_t kIgnored = -1, kInvalid = -2;  // both no class
 
-// [B, L], or [B], of a float dtype.
-struct TokenFloats {
-  AnyFloat data;
-  int64_t stride_b = 0, stride_l = 0;
-
-  FLA_DEVICE float read(int64_t b, int64_t l) const { return load_float(data, b * stride_b + l * stride_l); }
-  FLA_DEVICE void write(int64_t b, int64_t l, float x) const { store_float(data, b * stride_b + l * stride_l, x); }
-};
-
-TokenFloats token_floats(const Tensor& t) {
-  if (!t) return {};
-  return {any_float(t), t.stride[0], t.rank > 1 ? t.stride[1] : 0};
-}
-
 struct GrpoArgs {
   LogitArgs rows;  // of all sequences, one after another
   DType dtype = DType::f32;
@@ -67,7 +53,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 1) label_kernel(FLA_PARAMETERS GrpoArgs a) 
   if (label >= 0) {
     lse = a.lse.read(b, l);
     const float logit = load_float(AnyFloat{a.rows.logits, a.dtype}, row * a.rows.logits_stride + label);
-    float slope = a.advantages.read(b, 0);
+    float slope = a.advantages.read(b);
     if (a.beta != 0.0f) slope += a.beta * k3_slope(a.ref_logp.read(b, l) - (logit - lse));
     upstream = a.dloss.read(b, l) * slope;
   }
@@ -80,13 +66,14 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 1) loss_kernel(FLA_PARAMETERS GrpoArgs a) {
   if (!this_row(a, row, b, l) || l == a.tokens) return;
   float loss = 0.0f, kl = 0.0f;
   if (a.labels[row] != kIgnored) {
-    if (a.ref_logp.data) kl = k3(a.ref_logp.read(b, l) + a.nll_rows[row]);  // invalid: NaN
-    loss = a.beta == 0.0f ? -a.advantages.read(b, 0) : a.beta * kl - a.advantages.read(b, 0);
-    if (a.labels[row] == kInvalid) loss = NAN;
+    const float nll = a.nll_rows[row];  // NaN if the id is invalid, or no logit has a probability
+    if (a.ref_logp) kl = k3(a.ref_logp.read(b, l) + nll);
+    loss = a.beta == 0.0f ? -a.advantages.read(b) : a.beta * kl - a.advantages.read(b);
+    if (nll != nll) loss = nll;
   }
   a.loss.write(b, l, loss);
-  if (a.kl.data) a.kl.write(b, l, kl);
-  if (a.lse.data) a.lse.write(b, l, a.lse_rows[row]);
+  if (a.kl) a.kl.write(b, l, kl);
+  if (a.lse) a.lse.write(b, l, a.lse_rows[row]);
 }
 
 template <class A>

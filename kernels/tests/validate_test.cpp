@@ -11,6 +11,7 @@
 #include "fla/linear.h"
 #include "fla/loss.h"
 #include "fla/norm.h"
+#include "fla/policy_loss.h"
 
 namespace fla {
 namespace {
@@ -250,6 +251,63 @@ TEST(Validate, NormsInFrontOfALinearLayer) {
   expect_refused(b, StatusCode::invalid_argument, "x: exactly one of x and residual_out");
   b.residual_out = b.dgate = {};
   expect_refused(b, StatusCode::invalid_argument, "dx: no output is asked for");
+}
+
+PolicyLossForward valid_policy() {
+  PolicyLossForward a;
+  a.logps = dense(at(0), DType::f32, {6, 8});
+  a.ref_logps = dense(at(1024), DType::bf16, {6, 8});
+  a.rewards = dense(at(2048), DType::f32, {6});
+  a.loss = dense(at(3072), DType::f32, {1});
+  return a;
+}
+
+TEST(Validate, PoliciesLearnFromOneKindOfAdvantages) {
+  EXPECT_TRUE(validate(valid_policy()).ok()) << validate(valid_policy()).text;
+  auto a = valid_policy();
+  a.rewards = {};
+  expect_refused(a, StatusCode::null_pointer, "rewards");
+  a = valid_policy();
+  a.advantages = a.rewards;
+  expect_refused(a, StatusCode::invalid_argument, "advantages");
+  a.rewards = {};
+  a.group_size = 1;  // of rewards only
+  EXPECT_TRUE(validate(a).ok()) << validate(a).text;
+  a.token_advantages = a.logps;
+  expect_refused(a, StatusCode::invalid_argument, "token_advantages");
+  for (const int64_t group_size : {1, 4, 12}) {
+    a = valid_policy();
+    a.group_size = group_size;
+    expect_refused(a, StatusCode::invalid_argument, "group_size");
+  }
+  a = valid_policy();
+  a.logps.size[0] = a.ref_logps.size[0] = a.rewards.size[0] = 1;
+  expect_refused(a, StatusCode::invalid_argument, "group_size");
+}
+
+TEST(Validate, PoliciesNeedWhatTheirOptionsName) {
+  auto a = valid_policy();
+  a.ref_logps = {};
+  expect_refused(a, StatusCode::null_pointer, "ref_logps");
+  a.beta = 0;
+  EXPECT_TRUE(validate(a).ok()) << validate(a).text;
+  a.mean_kl = dense(at(3076), DType::f32, {1});
+  expect_refused(a, StatusCode::null_pointer, "ref_logps");
+  a = valid_policy();
+  a.epsilon_low = 1;
+  expect_refused(a, StatusCode::invalid_argument, "epsilon_low");
+  a = valid_policy();
+  a.epsilon_high = 1;
+  expect_refused(a, StatusCode::invalid_argument, "epsilon_high");
+  a = valid_policy();
+  a.delta = 1.1f;
+  expect_refused(a, StatusCode::invalid_argument, "delta");
+  a = valid_policy();
+  a.normalization = PolicyNormalization::dapo;
+  expect_refused(a, StatusCode::null_pointer, "normalizer");
+  a = valid_policy();
+  a.normalizer = dense(at(4096), DType::f32, {1});
+  expect_refused(a, StatusCode::invalid_argument, "normalizer");
 }
 
 }  // namespace
