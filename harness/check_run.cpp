@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -68,7 +69,8 @@ class CheckRun {
     run_.seed_policy = selected.seed_policy;
     run_.shard = options_.selection.shard;
     if (options_.selection.seed == "random") warn("seed " + selected.seed_policy);
-    jobs_ = plan_jobs(selected.cases, {backends_.kernels, backends_.references, options_.repeat});
+    jobs_ = plan_jobs(selected.cases, {backends_.kernels, backends_.references, options_.repeat,
+                                      options_.selection.tier == "nightly" ? INT_MAX : PlanOptions().differences});
   }
 
   // Read here too, so that a bad file is bad usage and not a failed case.

@@ -93,6 +93,9 @@ struct Direction {
   std::string backward_of;  // for "bwd": the direction whose saved tensors and names it continues ("fwd"), else empty
   // {a, b}: backward takes the forward's tensor b in place of its tensor a where the forward has b
   std::vector<std::pair<std::string, std::string>> replaced_by;
+  // Why the backward is a definition and not the derivative of the forward text as it stands (a detached term, an
+  // estimator passed straight through); empty: it is the derivative. Differences must then disagree.
+  std::string defined_backward;
   double (*flops)(const void* args) = nullptr;  // model flops, for GEMM-shaped operators only
 
   std::string key() const { return op + "." + name; }  // "rms_norm.bwd"

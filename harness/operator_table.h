@@ -26,6 +26,7 @@ struct Traits {
   double (*flops)(const void*) = nullptr;
   bool batch_invariant = false;
   std::vector<std::pair<std::string, std::string>> replaced_by = {};
+  std::string defined_backward = {};
 };
 
 template <class A>
@@ -54,6 +55,7 @@ Direction direction(std::string op, std::string name, Traits traits, const A& de
   d.flops = traits.flops;
   d.batch_invariant = traits.batch_invariant;
   d.replaced_by = std::move(traits.replaced_by);
+  d.defined_backward = std::move(traits.defined_backward);
   return d;
 }
 
