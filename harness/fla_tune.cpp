@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <cstdio>
 #include <map>
+#include <optional>
 #include <random>
 
 #include "harness/device.h"
+#include "harness/device_lock.h"
 #include "harness/problem.h"
 #include "harness/selection.h"
 #include "harness/timer.h"
@@ -189,6 +191,8 @@ int tune_main(int argc, char** argv) {
     app.parse(argc, argv);
     std::string why;
     const std::unique_ptr<Timer> timer = open_timer();
+    std::optional<DeviceLock> lock;
+    if (timer) lock.emplace(lock_device("fla-tune", index, DeviceUse::alone));
     const std::unique_ptr<Device> device = timer ? open_device(index, why) : nullptr;
     if (!device) {
       std::fprintf(stderr, "fla-tune: no GPU %s\n", why.c_str());
