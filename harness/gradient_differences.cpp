@@ -19,7 +19,8 @@ constexpr double kUseful = 1e-4;
 
 class Differences {
  public:
-  Differences(const Sides& sides, const Gradient& input) : sides_(sides), input_(input), signs_(sides.pair.forward.origin.seed() + 1) {
+  Differences(const Sides& sides, const Gradient& input)
+      : sides_(sides), input_(input), signs_(sides.pair.forward.origin.seed() + 1) {
     direction_ = sides.draw_directions({input}, signs_).front();
     weights_ = sides.draw_weights(signs_);
   }

@@ -57,7 +57,7 @@ TEST(Gradient, SeesOneEntryWrongByOnePartInAHundredMillion) {
 TEST(Gradient, NamesTheWrongEntryOfASmallJacobianAndOfALargeOne) {
   for (const auto& [M, N] : {std::pair{"3", "4"}, {"6", "14"}}) {
     const std::vector<Check> checks = proved("one entry off by 1e-8", {{"M", M}, {"N", N}});
-    EXPECT_EQ(named(checks, "gradient:x").index, "dx[0,0]") << N << named(checks, "gradient:x").detail << " share " << named(checks, "gradient:x").bound_used;
+    EXPECT_EQ(named(checks, "gradient:x").index, "dx[0,0]");
     EXPECT_NE(named(checks, "gradient:x").detail.find("at dx[0,0] "), std::string::npos);
   }
   const std::vector<Check> small = proved("one entry off by 1e-8", {{"M", "3"}, {"N", "4"}});
@@ -70,8 +70,8 @@ TEST(Gradient, NamesTheWrongEntryOfASmallJacobianAndOfALargeOne) {
 TEST(Gradient, DifferencesShareNothingWithDualNumbers) {
   const auto by_differences = [](const std::string& planted) {
     const WithFault fault(planted);
-    return prove_gradients(gradient_pair(row_scale_case({{"M", "6"}, {"N", "10"}}), row_scale_forward(), row_scale_backward()),
-                           true);
+    const Case c = row_scale_case({{"M", "6"}, {"N", "10"}});
+    return prove_gradients(gradient_pair(c, row_scale_forward(), row_scale_backward()), true);
   };
   for (const char* input : {"differences:x", "differences:weight"})
     EXPECT_EQ(named(by_differences(""), input).status, CaseStatus::passed);
