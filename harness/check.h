@@ -18,7 +18,8 @@ Result check_case(const Case&, Device& device, const CheckOptions&);
 
 // Proves the reference itself: the backward text against Dual numbers of the forward text, for every differentiable
 // input, alone and jointly; saved statistics included. For directions without a backward: evaluates double, Bound
-// and float and checks that they agree. Needs no device.
-Result check_reference(const Case&);
+// and float and checks that they agree. With `differences`, the forward text's differences are asked too. Needs no
+// device.
+Result check_reference(const Case&, bool differences);
 
 }  // namespace fla::harness

@@ -17,6 +17,7 @@ struct PlanOptions {
   std::string kernel_backend;  // "gpu", "emulator"; empty: no kernels
   bool references = false;
   int repeat = 1;
+  int differences = 4;  // so many cases of every operator have their gradients proved by differences too
 };
 
 // A job per case for the kernels, then one per distinct reference case.

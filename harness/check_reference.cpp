@@ -36,7 +36,7 @@ Check skipped(const std::string& name, const std::string& why) {
   return c;
 }
 
-void add_gradients(const Case& c, std::vector<Check>& checks) {
+void add_gradients(const Case& c, bool differences, std::vector<Check>& checks) {
   const Direction& d = *c.direction;
   const Direction* backward = d.backward_of.empty() ? backward_of(d) : &d;
   const bool fused = !backward && is_fused(d);
@@ -44,7 +44,7 @@ void add_gradients(const Case& c, std::vector<Check>& checks) {
   if (!has_derivative(c)) return checks.push_back(skipped("gradient", "these numbers have no derivative"));
   const Direction* forward = d.backward_of.empty() ? &d : find_direction(d.op + "." + d.backward_of);
   const GradientPair pair = gradient_pair(c, *forward, fused ? d : *backward);
-  const std::vector<Check> proofs = prove_gradients(pair);
+  const std::vector<Check> proofs = prove_gradients(pair, differences);
   checks.insert(checks.end(), proofs.begin(), proofs.end());
 }
 
@@ -77,10 +77,10 @@ void add_models(const Case& c, std::vector<Check>& checks) {
 
 }  // namespace
 
-Result check_reference(const Case& c) {
+Result check_reference(const Case& c, bool differences) {
   const auto start = std::chrono::steady_clock::now();
   Result r = begin_result(c, "reference");
-  add_gradients(c, r.checks);
+  add_gradients(c, differences, r.checks);
   add_models(c, r.checks);
   finish_result(r);
   r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -3,13 +3,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <thread>
 
+#include "harness/device_lock.h"
 #include "harness/progress.h"
 #include "harness/replay.h"
 #include "harness/run_info.h"
@@ -68,7 +71,8 @@ class CheckRun {
     run_.seed_policy = selected.seed_policy;
     run_.shard = options_.selection.shard;
     if (options_.selection.seed == "random") warn("seed " + selected.seed_policy);
-    jobs_ = plan_jobs(selected.cases, {backends_.kernels, backends_.references, options_.repeat});
+    jobs_ = plan_jobs(selected.cases, {backends_.kernels, backends_.references, options_.repeat,
+                                      options_.selection.tier == "nightly" ? INT_MAX : PlanOptions().differences});
   }
 
   // Read here too, so that a bad file is bad usage and not a failed case.
@@ -117,6 +121,7 @@ class CheckRun {
       progress.finished(r);
     };
     if (open.empty()) return true;
+    const std::vector<DeviceLock> locks = share_devices();
     if (options_.backend.isolate) return supervise(open, supervision(open.size()), done);
     CaseRunner runner(backends_.kernels.empty() ? -1 : devices().front(), check_options());
     for (size_t i = 0; i < open.size(); ++i) {
@@ -138,6 +143,15 @@ class CheckRun {
   }
 
   std::vector<int> devices() const { return parse_devices(options_.devices, backends_.device.count); }
+
+  std::vector<DeviceLock> share_devices() const {
+    std::vector<DeviceLock> locks;
+    if (backends_.kernels != "gpu") return locks;
+    const std::vector<int> all = devices();
+    for (const int device : std::set<int>(all.begin(), all.end()))
+      locks.push_back(lock_device("fla-check", device, DeviceUse::shared));
+    return locks;
+  }
 
   CheckOptions check_options() const {
     CheckOptions options;

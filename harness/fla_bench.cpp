@@ -1,9 +1,11 @@
 // fla-bench: how fast, how much memory, how far from the limit? Options in, exit code out.
 #include <csignal>
 #include <cstdio>
+#include <optional>
 
 #include "harness/bench.h"
 #include "harness/command_line.h"
+#include "harness/device_lock.h"
 #include "harness/run_info.h"
 #include "harness/selection.h"
 #include "reports/atomic_file.h"
@@ -83,6 +85,8 @@ int run_bench(Options& o, int argc, char** argv) {
 
   std::string why;
   std::unique_ptr<Timer> timer = open_timer();
+  std::optional<DeviceLock> lock;
+  if (timer) lock.emplace(lock_device("fla-bench", o.device, DeviceUse::alone));
   std::unique_ptr<Device> device = timer ? open_device(o.device, why) : nullptr;
   if (device) {
     device->describe(all.run);

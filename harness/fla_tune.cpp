@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <cstdio>
 #include <map>
+#include <optional>
 #include <random>
 
 #include "harness/check_backends.h"
 #include "harness/command_line.h"
 #include "harness/device.h"
+#include "harness/device_lock.h"
 #include "harness/problem.h"
 #include "harness/selection.h"
 #include "harness/timer.h"
@@ -180,6 +182,8 @@ class Tuning {
 int tune(const Selection& selection, int index, const std::string& out) {
   std::string why;
   const std::unique_ptr<Timer> timer = open_timer();
+  std::optional<DeviceLock> lock;
+  if (timer) lock.emplace(lock_device("fla-tune", index, DeviceUse::alone));
   const std::unique_ptr<Device> device = timer ? open_device(index, why) : nullptr;
   if (!device) throw NoDevice("no GPU " + why);
   Tuning tuning(*device, *timer);

@@ -66,7 +66,8 @@ GradientPair gradient_pair(const Case& c, const Direction& forward, const Direct
   keep_small(at);
   Problem back = unrounded(make_problem(at));
   at.direction = &forward;
-  return {unrounded(make_problem(at)), std::move(back), &forward == &backward};
+  return {unrounded(make_problem(at)), std::move(back), &forward == &backward,
+          backward.defined_backward};
 }
 
 }  // namespace fla::harness

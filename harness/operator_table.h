@@ -29,6 +29,7 @@ struct Traits {
   std::vector<std::pair<std::string, std::string>> replaced_by = {};
   const EveryInput* every = nullptr;
   std::string coupled_by = {};
+  std::string defined_backward = {};
 };
 
 template <class A>
@@ -60,6 +61,7 @@ Direction direction(std::string op, std::string name, Traits traits, const A& de
   d.batch_invariant = traits.batch_invariant;
   d.replaced_by = std::move(traits.replaced_by);
   d.every = traits.every;
+  d.defined_backward = std::move(traits.defined_backward);
   return d;
 }
 

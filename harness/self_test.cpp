@@ -32,6 +32,7 @@ std::vector<Sensitivity> plant_all_faults(KillMatrix& matrix) {
   plant_semantic_faults(matrix);
   plant_harness_faults(matrix);
   plant_file_faults(matrix);
+  plant_gradient_faults(matrix);
   return sensitivity;
 }
 

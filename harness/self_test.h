@@ -5,7 +5,7 @@
 //   L1 semantics  operators that compute something else, or compute it badly
 //   L3 harness    a checker, its files and its worker processes that fail themselves
 //
-// Faults in kernel sources (L2) need the emulator and are tests of kernels/emulator.
+// Faults in kernel sources (L2) need a build of their own: scripts/mutants.
 #pragma once
 
 namespace fla::harness {

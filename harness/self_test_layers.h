@@ -18,6 +18,7 @@ void plant_protocol_faults(KillMatrix&);  // wrong conduct beside the numbers
 void plant_semantic_faults(KillMatrix&);
 void plant_harness_faults(KillMatrix&);  // the checker's own parts
 void plant_file_faults(KillMatrix&);     // what it reads and writes
+void plant_gradient_faults(KillMatrix&);  // references that are not each other's derivative
 
 // The smallest error of a single element from which on every one is caught, in ulps: those of its dtype at
 // the element's size, or at the usual size in the tensor where that is larger.

@@ -54,7 +54,8 @@ Result CaseRunner::check(const Case& c) {
 
 Result CaseRunner::dispatch(const std::string& verb, const std::string& subject) {
   if (verb == "check") return check(parse_case(subject));
-  if (verb == "prove") return check_reference(parse_case(subject));
+  if (verb == "prove" || verb == "differentiate")
+    return check_reference(parse_case(subject), verb == "differentiate");
   std::string why;
   if (verb == "replay") return judge_replay(subject, device(why));
   return outcome(CaseStatus::failed, "unknown request " + verb);

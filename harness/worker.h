@@ -1,8 +1,9 @@
 // What a worker process does: answers one request line with one line, the Result as JSON.
 //
-//   check CASE     the kernel of the case on this process's device
-//   prove CASE     the references of the case, without a device
-//   replay FILE    a replay file; our kernel too if there is a device
+//   check CASE           the kernel of the case on this process's device
+//   prove CASE           the references of the case, without a device
+//   differentiate CASE   the same, and differences of the forward beside its derivatives
+//   replay FILE          a replay file; our kernel too if there is a device
 #pragma once
 
 #include <functional>

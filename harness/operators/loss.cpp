@@ -49,7 +49,9 @@ void add_loss(std::vector<Direction>& table) {
   add_policy_loss(table, "cispo_loss", PolicyObjective::cispo);
   add_policy_loss(table, "sapo_loss", PolicyObjective::sapo);
   table.push_back(direction<GrpoLossForward>("grpo_loss", "fwd", {.sample_dim = "B"}));
-  table.push_back(direction<GrpoLossBackward>("grpo_loss", "bwd", {.sample_dim = "B", .backward_of = "fwd"}));
+  const std::string on_policy = "the ratio to itself, which is 1, has a derivative";
+  table.push_back(direction<GrpoLossBackward>(
+      "grpo_loss", "bwd", {.sample_dim = "B", .backward_of = "fwd", .defined_backward = on_policy}));
 }
 
 }  // namespace fla::harness

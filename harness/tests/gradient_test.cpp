@@ -35,7 +35,7 @@ TEST(Gradient, ProvesARightBackwardFromBothSides) {
 
 TEST(Gradient, FollowsPresence) {
   const std::vector<Check> checks = proved("", {{"weight", "none"}});
-  EXPECT_EQ(checks.size(), 2u);
+  EXPECT_EQ(checks.size(), 3u);
   for (const Check& c : checks) EXPECT_EQ(c.status, CaseStatus::passed) << c.name << ": " << c.detail;
 }
 
@@ -52,6 +52,38 @@ TEST(Gradient, NamesTheWrongTensor) {
 
 TEST(Gradient, SeesOneEntryWrongByOnePartInAHundredMillion) {
   EXPECT_EQ(named(proved("one entry off by 1e-8"), "gradient:x").status, CaseStatus::failed);
+}
+
+TEST(Gradient, NamesTheWrongEntryOfASmallJacobianAndOfALargeOne) {
+  for (const auto& [M, N] : {std::pair{"3", "4"}, {"6", "14"}}) {
+    const std::vector<Check> checks = proved("one entry off by 1e-8", {{"M", M}, {"N", N}});
+    EXPECT_EQ(named(checks, "gradient:x").index, "dx[0,0]");
+    EXPECT_NE(named(checks, "gradient:x").detail.find("at dx[0,0] "), std::string::npos);
+  }
+  const std::vector<Check> small = proved("one entry off by 1e-8", {{"M", "3"}, {"N", "4"}});
+  EXPECT_EQ(named(small, "jacobian:x").index, "dx[0,0]");
+  EXPECT_EQ(named(small, "jacobian:x").elements, 12);
+  EXPECT_EQ(named(small, "jacobian:x").outside, 1);
+  EXPECT_EQ(named(small, "jacobian:weight").status, CaseStatus::passed);
+}
+
+TEST(Gradient, DifferencesShareNothingWithDualNumbers) {
+  const auto by_differences = [](const std::string& planted) {
+    const WithFault fault(planted);
+    const Case c = row_scale_case({{"M", "6"}, {"N", "10"}});
+    return prove_gradients(gradient_pair(c, row_scale_forward(), row_scale_backward()), true);
+  };
+  for (const char* input : {"differences:x", "differences:weight"})
+    EXPECT_EQ(named(by_differences(""), input).status, CaseStatus::passed);
+  EXPECT_LT(named(by_differences(""), "differences:x").bound, 1e-6);
+  EXPECT_EQ(named(by_differences("zero gradient"), "differences:x").status, CaseStatus::failed);
+  EXPECT_EQ(named(by_differences("zero gradient"), "differences:weight").status, CaseStatus::passed);
+}
+
+TEST(Gradient, MistrustsCotangentsThatTheBackwardHardlySees) {
+  const Check joint = named(proved("", {{"scale", "1e-9"}}), "gradient:joint");
+  EXPECT_EQ(joint.status, CaseStatus::mistrusted);
+  EXPECT_NE(joint.detail.find("null space"), std::string::npos);
 }
 
 TEST(Gradient, SeesAForgottenCotangentOfASecondOutput) {

@@ -96,10 +96,10 @@ TEST(CheckPlan, ReferencesAreProvenOncePerCaseTheyCanTellApart) {
   EXPECT_EQ(jobs[1].request, "check swiglu.fwd:M=3,F=5,x.pad=8");
   EXPECT_EQ(jobs[1].blank.backend, "emulator");
   EXPECT_EQ(jobs[1].blank.repro, "fla-check swiglu.fwd:M=3,F=5,x.pad=8 --backend emulator");
-  EXPECT_EQ(jobs[3].request, "prove swiglu.fwd:M=3,F=5");
+  EXPECT_EQ(jobs[3].request, "differentiate swiglu.fwd:M=3,F=5");
   EXPECT_EQ(jobs[3].blank.backend, "reference");
   EXPECT_FALSE(jobs[3].needs_device);
-  EXPECT_EQ(jobs[4].request, "prove swiglu.fwd:M=4,F=5");
+  EXPECT_EQ(jobs[4].request, "differentiate swiglu.fwd:M=4,F=5");
   EXPECT_EQ(plan_jobs(cases, {"gpu", false, 1}).size(), 3u);
   EXPECT_EQ(plan_jobs(cases, {"", true, 1}).size(), 2u);
 }

@@ -54,7 +54,10 @@ TEST(SelfTest, EveryNetIsNeeded) {
                           "journal",
                           "results",
                           "statistics",
-                          "comparison"})
+                          "comparison",
+                          "gradient",
+                          "jacobian",
+                          "differences"})
     EXPECT_TRUE(nets.count(net)) << net;
   for (const std::string& net : nets) EXPECT_FALSE(all_faults().complete(net)) << "without " << net;
 }

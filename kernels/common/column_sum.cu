@@ -4,6 +4,7 @@
 
 #include "common/alignment.h"
 #include "common/launch.h"
+#include "common/mutate.h"
 #include "common/ptx.cuh"
 #include "common/warp.cuh"
 
@@ -35,7 +36,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4)
   wait_for_predecessor();
   if (column < columns && target.out) {
     FLA_UNROLL_BY(8)
-    for (int64_t part = lane; part < parts; part += kLanes) {
+    for (int64_t part = lane; part < FLA_MUTATE("rms_norm.bwd: last part missing", parts, parts - 1); part += kLanes) {
       float next[kWidth];
       load_partials<kVector>(target.partials + part * columns, columns, column, next);
       FLA_UNROLL
@@ -52,11 +53,12 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4)
     FLA_UNROLL
     for (int e = 0; e < kWidth; ++e) sums[thread / kWarp * kColumns + quad * kWidth + e] = sum[e];
   }
-  block_barrier();
-  if (thread >= kColumns || base + thread >= columns || !target.out) return;
+  FLA_MUTATE("rms_norm.bwd: no barrier before the sum of warps", block_barrier(), void(0));
+  const bool outside = FLA_MUTATE("rms_norm.bwd: a column past the last", base + thread >= columns, base + thread > columns);
+  if (thread >= kColumns || outside || !target.out) return;
   float total = sums[thread];
   FLA_UNROLL
-  for (int w = 1; w < kWarps; ++w) total += sums[w * kColumns + thread];
+  for (int w = 1; w < FLA_MUTATE("rms_norm.bwd: a warp too few", kWarps, kWarps - 1); ++w) total += sums[w * kColumns + thread];
   const int64_t at = base + thread;
   store_float(target.out, at / target.inner * target.outer_stride + at % target.inner, total);
 }
@@ -65,7 +67,8 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4)
 
 Status finish_columns(const ColumnTarget& first, const ColumnTarget& second, int64_t parts, int64_t columns,
                       Stream stream) {
-  if (columns == 0 || (!first.out && !second.out)) return {};
+  if (FLA_MUTATE("rms_norm.bwd: sums of nothing not stored", columns == 0, columns * parts == 0)) return {};
+  if (!first.out && !second.out) return {};
   const Launch shape{.grid = divide_up(columns, kColumns),
                      .grid_y = second.out ? 2 : 1,
                      .block = kThreads,

@@ -5,6 +5,7 @@
 #include "common/alignment.h"
 #include "common/column_sum.cuh"
 #include "common/launch.h"
+#include "common/mutate.h"
 #include "common/ptx.cuh"
 #include "common/warp.cuh"
 
@@ -25,7 +26,8 @@ FLA_KERNEL void FLA_BOUNDS(kColumns * kLanes, 4)
   const int64_t last = (part + 1) * kRowsPerPart < rows ? (part + 1) * kRowsPerPart : rows;
   float sum[V] = {};
   if (column < columns) {
-    for (int64_t row = part * kRowsPerPart + lane; row < last; row += kLanes) {
+    for (int64_t row = part * kRowsPerPart + lane;
+         FLA_MUTATE("swiglu_linear.bwd: a row past the last", row < last, row <= last); row += kLanes) {
       float in_row[V];
       load_floats(in, row * stride + column, in_row);
       FLA_UNROLL
@@ -38,12 +40,12 @@ FLA_KERNEL void FLA_BOUNDS(kColumns * kLanes, 4)
       FLA_UNROLL
       for (int i = 0; i < V; ++i) sums[((lane - half) * V + i) * kColumns + slot] = sum[i];
     }
-    block_barrier();
+    FLA_MUTATE("swiglu_linear.bwd: no barrier before the halves meet", block_barrier(), void(0));
     if (lane < half) {
       FLA_UNROLL
       for (int i = 0; i < V; ++i) sum[i] += sums[(lane * V + i) * kColumns + slot];
     }
-    block_barrier();
+    FLA_MUTATE("swiglu_linear.bwd: no barrier after the halves met", block_barrier(), void(0));
   }
   if (lane == 0 && column < columns) {
     FLA_UNROLL
@@ -60,7 +62,8 @@ Status sum_columns(const Tensor& matrix, const Tensor& out, float* partials, Str
   const auto first_stage = [&](auto width) {
     constexpr int kWidth = decltype(width)::value;
     const int64_t blocks = divide_up(columns, int64_t{kColumns} * kWidth);
-    return launch<&sum_rows_kernel<kWidth>>({.grid = parts * blocks,
+    return launch<&sum_rows_kernel<kWidth>>({.grid = FLA_MUTATE("swiglu_linear.bwd: last block missing", parts * blocks,
+                                                                 parts * blocks - 1),
                                              .block = kColumns * kLanes,
                                              .shared_bytes = kColumns * kLanes / 2 * kWidth * sizeof(float),
                                              .stream = stream,
@@ -69,7 +72,8 @@ Status sum_columns(const Tensor& matrix, const Tensor& out, float* partials, Str
                                             blocks);
   };
   if (rows > 0 && columns > 0) {
-    const bool wide = columns % 8 == 0 && rows_allow(matrix, 8);
+    const bool wide =
+        columns % 8 == 0 && FLA_MUTATE("swiglu_linear.bwd: vectors at any address", rows_allow(matrix, 8), true);
     const Status s = wide ? first_stage(std::integral_constant<int, 8>{}) : first_stage(std::integral_constant<int, 1>{});
     if (!s.ok()) return s;
   }

@@ -8,6 +8,7 @@
 // counts) takes a thread per element.
 #include "common/dispatch.h"
 #include "common/launch.h"
+#include "common/mutate.h"
 #include "common/workspace.h"
 #include "conv/causal_conv1d_state.cuh"
 #include "conv/causal_window.cuh"
@@ -106,7 +107,7 @@ FLA_DEVICE void forward_whole(const ForwardArgs& a, const Filter<W, V>& filter,
   T* y = a.y.address<T>(tile.b, tile.first, tile.d);
   FLA_UNROLL
   for (int u = 0; u < kForwardSteps; ++u) {
-    if (u < tile.count)
+    if (FLA_MUTATE("causal_conv1d.fwd: a token past the last", u < tile.count, u <= tile.count))
       forward_step<kExtras>(a, filter, past, tile.now[u], tile.residual[kExtras ? u : 0], tile.b,
                             tile.first + u, y);
     y += a.y.stride_t;
@@ -142,7 +143,8 @@ FLA_KERNEL void FLA_BOUNDS(kForwardThreads, kExtras ? 6 : 8) forward_windowed(FL
   ForwardTile<T, W, kExtras> tile;
   tile.b = row;
   tile.d = ((channel_block << a.lane_bits) + lane) * V;
-  if (tile.b >= a.rows || tile.d >= a.channels) return;
+  if (tile.b >= a.rows) return;
+  if (FLA_MUTATE("causal_conv1d.fwd: a channel past the last", tile.d >= a.channels, tile.d > a.channels)) return;
   tile.first = static_cast<int64_t>(segment - row * a.segments) * kForwardSteps;
   const int64_t left = a.signal.sequences.tokens - tile.first;
   tile.count = left < kForwardSteps ? static_cast<int>(left) : kForwardSteps;
@@ -151,7 +153,8 @@ FLA_KERNEL void FLA_BOUNDS(kForwardThreads, kExtras ? 6 : 8) forward_windowed(FL
   load_filter(a.filter, tile.d, filter);
   const int64_t end = tile.first + tile.count;
   const Sequence sequence = a.signal.sequences.covering(tile.b, tile.first);
-  if (sequence.begin <= tile.first && end <= sequence.end) forward_whole(a, filter, tile, sequence);
+  const bool ends_later = FLA_MUTATE("causal_conv1d.fwd: the end of a sequence ignored", end <= sequence.end, true);
+  if (sequence.begin <= tile.first && ends_later) forward_whole(a, filter, tile, sequence);
   else forward_pieces<kExtras, T>(a, filter, tile.b, tile.d, tile.first, end, sequence);
 }
 

@@ -1,5 +1,6 @@
 // Cross entropy, forward: read-only, one block of 256 per row, four 16-byte vectors in flight per thread (97 % of
 // read-only bandwidth on an H200; 1024 threads lose 8 %). One special-function operation per logit; a soft-cap adds two.
+#include "common/mutate.h"
 #include "loss/cross_entropy.cuh"
 
 namespace fla::detail {
@@ -36,7 +37,8 @@ struct Batch {
           both[kWidth + e] = high[e];
         }
         seen.add(a, both);
-      } else if (first + i * kThreads < end) {
+      } else if (const int v = first + i * kThreads;
+                 FLA_MUTATE("cross_entropy.fwd: a vector past the last", v < end, v <= end)) {
         unpack(held[i], low);
         seen.add(a, low);
       }
@@ -55,14 +57,18 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, kEntropy ? 4 : 5) statistics_kernel(FLA_PAR
   auto* shared = shared_memory<LossShared>();
   const int thread = static_cast<int>(threadIdx.x);
   const int64_t row = blockIdx.x;
-  const T* logits = static_cast<const T*>(a.logits) + row * a.logits_stride;
+  // Survives: it differs from 2^31 logits on, which only the nightly tier on a GPU has.
+  const T* logits = static_cast<const T*>(a.logits) +
+                    FLA_MUTATE("cross_entropy.fwd: row offset of 32 bits", row * a.logits_stride,
+                               static_cast<int32_t>(row * a.logits_stride));
   const RowSpan<T> span(logits, a.columns);
   const T* vectors = logits + span.head;
   // The first logits are on their way while the label, on which the rest depends, is fetched.
   Batch<T, kBatch> batch;
   batch.read(vectors, thread, span.vectors);
   const Label label = read_label(a, row);
-  if (label.state == LabelState::ignored || label.state == LabelState::invalid) {
+  const bool skipped = label.state == LabelState::ignored || label.state == LabelState::invalid;
+  if (FLA_MUTATE("cross_entropy.fwd: a thread returns before a barrier", skipped, skipped && thread == 0)) {
     if (thread == 0) store_skipped_row(a, row, label.state);
     if (kEntropy && thread == 0) store_entropy(a, row, label.state == LabelState::invalid ? NAN : 0.0f);
     return;  // the whole block, before any barrier
@@ -88,7 +94,8 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, kEntropy ? 4 : 5) statistics_kernel(FLA_PAR
   } else if constexpr (!kPlain) {
     z_sum = block_sum(seen.sum, shared->sum);
   }
-  if (thread == 0) store_loss(a, row, log_sum_exp(total), z_label, z_sum);
+  if (FLA_MUTATE("cross_entropy.fwd: every warp stores", thread == 0, thread % kWarp == 0))
+    store_loss(a, row, log_sum_exp(total), z_label, z_sum);
 }
 
 constexpr int kCountThreads = 1024;
@@ -98,7 +105,8 @@ FLA_DEVICE float count_labels(const LogitArgs& a, BlockSlots<1>& slots) {
   // Counts up to 2^24 are exact in fp32 per thread and in the tree.
   float mine = 0.0f;
   FLA_UNROLL_BY(8)
-  for (int64_t row = threadIdx.x; row < a.rows; row += kCountThreads)
+  for (int64_t row = threadIdx.x;
+       FLA_MUTATE("cross_entropy.fwd: a label past the last", row < a.rows, row <= a.rows); row += kCountThreads)
     mine += load_index(a.labels, row * a.label_stride) != a.ignore_index ? 1.0f : 0.0f;
   return block_sum<kCountThreads / kWarp>(mine, slots);
 }

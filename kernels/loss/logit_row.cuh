@@ -5,6 +5,7 @@
 #include "common/alignment.h"
 #include "common/gpu.h"
 #include "common/math.cuh"
+#include "common/mutate.h"
 #include "common/online_softmax.cuh"
 #include "common/ptx.cuh"
 #include "common/row_reduce.cuh"
@@ -59,7 +60,8 @@ FLA_DEVICE Label read_label(const LogitArgs& a, int64_t row) {
   if (!a.labels) return {LabelState::foreign, -1};
   const int64_t id = load_index(a.labels, row * a.label_stride);
   if (id == a.ignore_index) return {LabelState::ignored, -1};
-  if (id < 0 || id >= a.total_classes) return {LabelState::invalid, -1};
+  const bool exists = FLA_MUTATE("cross_entropy: unguarded label", id >= 0 && id < a.total_classes, true);
+  if (!exists) return {LabelState::invalid, -1};
   const int64_t column = id - a.class_start;
   if (column < 0 || column >= a.columns) return {LabelState::foreign, -1};
   return {LabelState::local, static_cast<int32_t>(column)};

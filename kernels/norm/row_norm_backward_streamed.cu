@@ -2,6 +2,7 @@
 //
 // Two kernels: one block per row for the row gradients (u and dy are read twice, the second time mostly from L1 or
 // L2), and one for the column sums (u and dy once more): 10 bytes an element in bf16 where the ring moves 6.
+#include "common/mutate.h"
 #include "norm/row_norm_backward.cuh"
 
 namespace fla::detail {
@@ -97,14 +98,14 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 3)
     if (!partials) return;
     FLA_UNROLL
     for (int e = 0; e < kWidth; ++e) shared[warp * kColumns + lane * kWidth + e] = own[e];
-    block_barrier();
+    FLA_MUTATE("layer_norm.bwd: no barrier before the sum of warps", block_barrier(), void(0));
     for (int c = static_cast<int>(threadIdx.x); c < kColumns && first + c < a.columns; c += kThreads) {
       float sum = shared[c];
       FLA_UNROLL
       for (int w = 1; w < kWarps; ++w) sum += shared[w * kColumns + c];
       store_float(partials + (static_cast<int64_t>(part) * a.parameter_groups + group) * a.columns + first + c, sum);
     }
-    block_barrier();
+    FLA_MUTATE("layer_norm.bwd: no barrier before the next sums", block_barrier(), void(0));
   };
   reduce(dweight, a.dweight_partials);
   reduce(dbias, a.dbias_partials);

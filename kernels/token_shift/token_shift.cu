@@ -5,6 +5,7 @@
 // forward on reversed time: it walks the same kernel with negative strides. Tokens that begin a sequence (or belong to
 // none) are left out of the straight path and follow one by one.
 #include "common/dispatch.h"
+#include "common/mutate.h"
 #include "common/workspace.h"
 #include "fla/token_shift.h"
 #include "fla/validate.h"
@@ -85,7 +86,8 @@ FLA_KERNEL void FLA_BOUNDS(kShiftThreads, kMix ? 5 : 8) shift_kernel(FLA_PARAMET
     int64_t to = a.to.offset(at.b, at.first, at.d) + k * a.output_stride;
     FLA_UNROLL
     for (int u = 0; u < kTokens; ++u) {
-      if (u < at.count && !(special >> u & 1)) store_shift<Channels, kMix>(a, rows[u], rows[u + 1], mu, to);
+      const bool exists = FLA_MUTATE("token_shift.fwd: a token past the last", u < at.count, u <= at.count);
+      if (exists && !(special >> u & 1)) store_shift<Channels, kMix>(a, rows[u], rows[u + 1], mu, to);
       to += a.to.stride_t;
     }
   }
@@ -143,7 +145,9 @@ Status shift(ShiftArgs& a, const ShiftCall& c, bool vectors, Stream stream) {
   const int64_t rows = rows_of(c.from), tokens = tokens_of(c.from), channels = a.carry.channels;
   if (channels == 0) return {};
   vectors &= channels_allow(c.from, 16 / size_of(c.from.dtype));
-  for (const Tensor* t : {&c.to, &c.edge, &c.edge_out}) vectors &= channels_allow(*t, 16 / size_of(c.from.dtype));
+  for (const Tensor* t : {&c.to, &c.edge, &c.edge_out})
+    vectors &= FLA_MUTATE("token_shift.fwd: vectors at any address",
+                          channels_allow(*t, 16 / size_of(c.from.dtype)), true);
   WalkPlan p;
   if (Status s = plan_shift(p, vectors, c.from.dtype, rows, tokens, channels, kSteps<kMix>); !s.ok()) return s;
   a.walk = walk_shape(p, rows, tokens, channels);

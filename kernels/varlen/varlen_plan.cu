@@ -2,6 +2,7 @@
 // per row of chunk_indices looks its sequence up. Nothing in the launches depends on the lengths.
 #include "common/alignment.h"
 #include "common/launch.h"
+#include "common/mutate.h"
 #include "common/sequence.cuh"
 #include "common/warp.cuh"
 #include "fla/validate.h"
@@ -51,9 +52,9 @@ FLA_DEVICE int64_t inclusive_sum(int64_t value, int64_t* slots) {
   const IndexOperand out{slots, DType::i64, 1};
   for (int step = 1; step < kThreads; step *= 2) {
     out.write(i, value);
-    block_barrier();
+    FLA_MUTATE("varlen_plan: no barrier before a neighbour's sum", block_barrier(), void(0));
     if (i >= step) value += load_index({slots, DType::i64}, i - step);
-    block_barrier();
+    FLA_MUTATE("varlen_plan: no barrier after a neighbour's sum", block_barrier(), void(0));
   }
   return value;
 }
@@ -81,9 +82,9 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 1) count_chunks(FLA_PARAMETERS PlanArgs a) 
     block_barrier();
   }
   out.write(i, longest);
-  block_barrier();
+  FLA_MUTATE("varlen_plan: thread 0 reads too early", block_barrier(), void(0));
   if (i > 0) return;
-  for (int k = 1; k < kThreads; ++k) {
+  for (int k = 1; k < FLA_MUTATE("varlen_plan: longest of one warp", kThreads, kWarp); ++k) {
     const int64_t other = load_index({slots, DType::i64}, k);
     longest = other > longest ? other : longest;
   }
@@ -96,7 +97,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4) write_rows(FLA_PARAMETERS PlanArgs a) {
   const int64_t block = blockIdx.x;
   if (block < a.token_blocks) {
     const int64_t t = block * kThreads + threadIdx.x;
-    if (t >= a.sequences.tokens) return;
+    if (FLA_MUTATE("varlen_plan: a token past the last", t >= a.sequences.tokens, t > a.sequences.tokens)) return;
     const Sequence s = a.sequences.covering(0, t);
     const bool inside = s.begin <= t && t < s.end;
     a.position_ids.write(t, inside ? t - s.begin : 0);
