@@ -181,6 +181,9 @@ TEST(Validate, OptionsAndConflicts) {
   loss.label_smoothing = 0;
   loss.total_classes = 5;
   expect_refused(loss, StatusCode::invalid_argument, "class_start");
+  loss.total_classes = 20;
+  loss.class_start = INT64_MAX - 3;  // plus V: below 0
+  expect_refused(loss, StatusCode::invalid_argument, "class_start");
 }
 
 TEST(Validate, NormsInFrontOfALinearLayer) {
