@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "fla/cross_entropy_shards.h"
+#include "fla/distribution_loss.h"
 #include "fla/linear_loss.h"
 #include "fla/loss.h"
+#include "fla/policy_loss.h"
 #include "fla/token_logp.h"
 
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"  // absent tensors are the default
@@ -106,6 +108,33 @@ TEST(LossDefects, BlocksOfMinusInfinity) {
   float out = 0;
   launch(LogSumExpForward{.logits = dense(logits.data(), DType::f32, {1, 20000}), .lse = dense(&out, DType::f32, {1})});
   EXPECT_NEAR(static_cast<double>(out), lse, 1e-6);
+}
+
+// Defect 2 of GRPO and of the divergences, and defect 10: 0 log 0 is 0.
+TEST(LossDefects, BlocksOfMinusInfinityInGrpoAndDivergences) {
+  constexpr int64_t kClasses = 20000;
+  std::vector<float> logits(2 * kClasses, -kInf), ref{-1}, advantage{2}, loss(1), lse(1);
+  logits[19000] = 1;
+  logits[19001] = 2;
+  const double total = std::log(std::exp(1.0) + std::exp(2.0)), apart = -1 - (1 - total);
+  std::vector<int64_t> ids{19000};
+  launch(GrpoLossForward{.logits = dense(logits.data(), DType::f32, {1, 2, kClasses}), .ref_logp = dense(ref.data(), DType::f32, {1, 1}),
+                         .input_ids = dense(ids.data(), DType::i64, {1, 1}), .advantages = dense(advantage.data(), DType::f32, {1}),
+                         .loss = dense(loss.data(), DType::f32, {1, 1}), .lse = dense(lse.data(), DType::f32, {1, 1}), .beta = 0.5f});
+  EXPECT_NEAR(static_cast<double>(lse[0]), total, 1e-6);
+  EXPECT_NEAR(static_cast<double>(loss[0]), 0.5 * (std::exp(apart) - apart - 1) - 2, 1e-6);
+
+  std::vector<float> teacher(kClasses, -kInf), gradient(kClasses, 7);
+  teacher[19000] = teacher[19001] = 0;
+  KlDivForwardBackward k;
+  k.logits = dense(logits.data(), DType::f32, {1, kClasses});
+  k.target_logits = dense(teacher.data(), DType::f32, {1, kClasses});
+  k.loss = dense(loss.data(), DType::f32, {1});
+  k.dlogits = dense(gradient.data(), DType::f32, {1, kClasses});
+  launch(k);
+  EXPECT_NEAR(static_cast<double>(loss[0]), total - 1.5 - std::log(2.0), 1e-6);
+  EXPECT_NEAR(static_cast<double>(gradient[19000]), std::exp(1 - total) - 0.5, 1e-6);
+  EXPECT_EQ(gradient[0], 0);
 }
 
 // 2.7: whole rows of -inf, +inf and NaN give NaN; smoothing over -inf gives +inf.
