@@ -95,6 +95,7 @@ void add_forward(std::vector<SemanticFault>& all) {
       {"ignored rows counted as class 0", rows + ",ignore=0.4", of_other_call(treat_ignored_as_class_0)});
   all.push_back({"invalid labels taken as class 0", rows + ",labels.invalid=1",
                  of_other_call(treat_invalid_as_class_0)});
+  // Defect 9.
   all.push_back({"mean over ignored rows too", mean + ",ignore=0.4", divide_by_all("loss")});
   all.push_back(
       {"sum, not mean", mean, of_other_call([](Problem& p) { options(p).reduction = Reduction::sum; })});
@@ -132,7 +133,7 @@ void add_backward(std::vector<SemanticFault>& all) {
       {"lse of another row", mean, of_other_call([](Problem& p) { rotate_rows(real(p, "lse"), 1); })});
   all.push_back({"dlogits all zeros", mean, zeroed("dlogits")});
   all.push_back({"dlogits of other sign", mean, negated("dlogits")});
-  // p - 1 in bf16 keeps nothing of a confident p; in the output, only its rounding.
+  // Defect 4: p - 1 in bf16 keeps nothing of a confident p; in the output, only its rounding.
   all.push_back(
       {"p - 1 formed in bf16", mean + ",fill=confident", with_answers([](const Problem& p, Answers& a) {
          const double n = static_cast<double>(arguments<Backward>(p).logits.size[0]);

@@ -75,6 +75,7 @@ void add_forward(std::vector<SemanticFault>& all) {
   using Args = RmsNormForward;
   all.push_back(
       {"eps dropped", plain + ",fill=tiny", of_other_call([](Problem& p) { arguments<Args>(p).eps = 0; })});
+  // Trap 21.
   all.push_back({"eps outside the root", plain + ",fill=tiny", with_answers(take_eps_out_of_the_root)});
   all.push_back({"mean over N - 1", plain, mean_over_one_less()});
   all.push_back({"weight ignored", plain, of_other_call([](Problem& p) { arguments<Args>(p).weight = {}; })});
@@ -163,7 +164,7 @@ void add_backward(std::vector<SemanticFault>& all) {
   all.push_back({"dweight all zeros", plain, zeroed("dweight")});
   all.push_back({"dweight of other sign", plain, negated("dweight")});
   all.push_back({"accumulator in bf16", "rms_norm.bwd:M=96,N=96,x=?", accumulated(Scalar::single_bf16_sum)});
-  // Roundings of equal terms do not cancel, as those of random ones nearly do.
+  // Trap 15. Roundings of equal terms do not cancel, as those of random ones nearly do.
   const std::string equal_terms =
       "rms_norm.bwd:M=65536,N=1,x=f32,bias=f32,dbias=f32,dy.broadcast=1,fill=positive";
   for (const char* gradient : {"dweight", "dbias"}) {

@@ -45,11 +45,13 @@ void add_centred(std::vector<SemanticFault>& all) {
   const std::string forward = "layer_norm.fwd:M=12,N=96,x=?,bias=?", backward = "layer_norm.bwd:M=12,N=96,x=?,bias=?";
   all.push_back({"mean not subtracted", forward,
                  of_other<LayerNormForward>([](LayerNormForward& a) { a.kind = NormKind::rms; }, {"y", "rstd"})});
+  // Trap 8: what a padded lane does to the variance is of this size and less.
   all.push_back({"variance over N - 1", "layer_norm.fwd:M=12,N=16,x=?", with_answers(divide_variance_by_one_less)});
   all.push_back({"mean of another row", forward,
                  of_other_call([](Problem& p) { rotate_rows(real(p, "x"), 96); }, {"mean"})});
   all.push_back({"weight offset ignored", forward + ",weight_offset=1",
                  of_other<LayerNormForward>([](LayerNormForward& a) { a.weight_offset = 0; })});
+  // Trap 19.
   all.push_back({"weight offset folded into a bf16 weight", "layer_norm.fwd:M=12,N=96,x=bf16,weight_offset=1",
                  of_other_call([](Problem& p) {
                    for (double& w : real(p, "weight")) w = round_to(DType::bf16, w + 1) - 1;

@@ -46,7 +46,7 @@ inline Status check_classes(int64_t columns) {
 }
 
 inline Status check_shard(int64_t class_start, int64_t columns, int64_t total_classes) {
-  if (total_classes != 0 && class_start + columns > total_classes)
+  if (total_classes != 0 && (columns > total_classes || class_start > total_classes - columns))
     return error(StatusCode::invalid_argument, "class_start: %lld + V exceeds total_classes %lld",
                  static_cast<long long>(class_start), static_cast<long long>(total_classes));
   if (total_classes == 0 && class_start != 0) return error(StatusCode::invalid_argument, "class_start: needs total_classes");

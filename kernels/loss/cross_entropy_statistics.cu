@@ -94,8 +94,9 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, kEntropy ? 4 : 5) statistics_kernel(FLA_PAR
   } else if constexpr (!kPlain) {
     z_sum = block_sum(seen.sum, shared->sum);
   }
+  const float lse = row_log_sum_exp<kPlain>(a, logits, total, *shared);
   if (FLA_MUTATE("cross_entropy.fwd: every warp stores", thread == 0, thread % kWarp == 0))
-    store_loss(a, row, log_sum_exp(total), z_label, z_sum);
+    store_loss(a, row, lse, z_label, z_sum);
 }
 
 constexpr int kCountThreads = 1024;

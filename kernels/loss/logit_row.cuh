@@ -251,6 +251,29 @@ FLA_DEVICE float log_sum_exp(const SoftmaxState& s) {
   return fmaf(s.max, 0.693359375f, fmaf(s.max, -2.12194440e-4f, math::log(s.sum)));
 }
 
+// Beyond this a row's maximum times log2(e) is rounded by more than an exponent's worth: the sum relative to it says nothing.
+constexpr float kFar = 0x1p24f;
+
+// The log-sum-exp of the block's row, given its statistics. Where these are far out, the row is read again: subtraction first, in
+// base e, so that the largest logit has exponent 0 and any finite one gives a finite result. All threads take part.
+template <bool kPlain, class T>
+FLA_DEVICE float row_log_sum_exp(const LogitArgs& a, const T* logits, const SoftmaxState& total, LossShared& shared) {
+  if (total.max == -INFINITY || fabsf(total.max) < kFar) return log_sum_exp(total);
+  const auto first = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.x);
+  float top = -INFINITY, sum = 0.0f;
+  FLA_NO_UNROLL
+  for (int column = first; column < a.columns; column += step)
+    top = math::max_with_nan(top, LogitChain<kPlain>::z(a, load_float(logits + column)));
+  block_barrier();  // the statistics have been taken from the slots
+  top = block_merge({top, 0.0f}, shared.softmax).max;
+  FLA_NO_UNROLL
+  for (int column = first; column < a.columns; column += step)
+    sum += math::exp(LogitChain<kPlain>::z(a, load_float(logits + column)) - top);
+  sum = block_sum(sum, shared.sum);
+  block_barrier();
+  return top + math::log(sum);
+}
+
 // Stores what a row gives: loss, z-loss, lse. By one thread.
 FLA_DEVICE void store_row(const LogitArgs& a, int64_t row, float loss, float z_loss, float lse) {
   if (a.loss_rows) store_float(a.loss_rows + row * a.loss_stride, loss);
@@ -289,7 +312,8 @@ FLA_DEVICE float upstream_factor(const LogitArgs& a, int64_t row) {
 template <class T, bool kPlain>
 FLA_DEVICE RowGradient<T, kPlain> row_gradient(const LogitArgs& a, const Label& label, float lse, float factor) {
   const float weight = a.z_loss_factor == 0.0f ? 1.0f : fmaf(2.0f * a.z_loss_factor, lse, 1.0f);
-  const float base = RowGradient<T, kPlain>::kBase2 ? math::kLog2E : 1.0f;
+  // Far out, exponents of 16-bit logits are 0 or below -2^16 in any base, and only base e has the 0 exactly.
+  const float base = RowGradient<T, kPlain>::kBase2 && fabsf(lse) < kFar ? math::kLog2E : 1.0f;
   return {a.scale * base,
           a.cap * base,
           lse * base,

@@ -95,7 +95,8 @@ RowNormBackward lower_backward(const L2NormBackward& a) {
 
 Status check_extent(const char* name, const Tensor& rows) {
   const auto [m, g, n] = row_extent(rows);
-  if (g > 0 && m > kMostRows / g) return error(StatusCode::unsupported_shape, "%s: 2^32 rows or more", name);
+  if (g < 1) return error(StatusCode::unsupported_shape, "%s: G = 0 groups", name);
+  if (m > kMostRows / g) return error(StatusCode::unsupported_shape, "%s: 2^32 rows or more", name);
   if (n >= 1 && n <= 0x7fffffff - 65536) return {};
   return error(StatusCode::unsupported_shape, n < 1 ? "%s: rows of N = 0 elements" : "%s: rows of 2^31 elements", name);
 }

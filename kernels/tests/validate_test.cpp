@@ -7,8 +7,10 @@
 
 #include "fla/activation.h"
 #include "fla/conv.h"
+#include "fla/distribution_loss.h"
 #include "fla/fp8.h"
 #include "fla/linear.h"
+#include "fla/linear_loss.h"
 #include "fla/loss.h"
 #include "fla/norm.h"
 #include "fla/policy_loss.h"
@@ -183,6 +185,9 @@ TEST(Validate, OptionsAndConflicts) {
   loss.label_smoothing = 0;
   loss.total_classes = 5;
   expect_refused(loss, StatusCode::invalid_argument, "class_start");
+  loss.total_classes = 20;
+  loss.class_start = INT64_MAX - 3;  // plus V: below 0
+  expect_refused(loss, StatusCode::invalid_argument, "class_start");
 }
 
 TEST(Validate, ScalesOfQuantisedRows) {
@@ -308,6 +313,119 @@ TEST(Validate, PoliciesNeedWhatTheirOptionsName) {
   a = valid_policy();
   a.normalizer = dense(at(4096), DType::f32, {1});
   expect_refused(a, StatusCode::invalid_argument, "normalizer");
+}
+
+// The list of section 2.6 and 6.6 of the norms' specification, where fla-check's generated rejections do not reach: what fields
+// contradict together, and extents of nothing.
+TEST(Validate, RejectionsOfNorms) {
+  auto a = valid_norm();
+  a.x = dense(at(0), DType::bf16, {4, 0});
+  a.y = dense(at(8192), DType::bf16, {4, 0});
+  a.weight = {};
+  expect_refused(a, StatusCode::unsupported_shape, "x: rows of N = 0");
+  a.x = dense(at(0), DType::bf16, {4, 0, 8});
+  a.y = dense(at(8192), DType::bf16, {4, 0, 8});
+  a.rstd = {};
+  expect_refused(a, StatusCode::unsupported_shape, "x: G = 0");
+  a = valid_norm();
+  a.weight = {};
+  a.bias = dense(at(4096), DType::f32, {64});  // without weight: legal
+  EXPECT_TRUE(validate(a).ok()) << validate(a).text;
+
+  LayerNormBackward b;
+  b.x = dense(at(0), DType::bf16, {4, 64});
+  b.rstd = dense(at(16384), DType::f32, {4});
+  b.dy = dense(at(8192), DType::bf16, {4, 64});
+  b.dx = b.dy;
+  expect_refused(b, StatusCode::null_pointer, "mean");
+  b.mean = dense(at(20480), DType::f32, {4});
+  EXPECT_TRUE(validate(b).ok()) << validate(b).text;
+  b.dweight = dense(at(4096), DType::f32, {64});
+  expect_refused(b, StatusCode::invalid_argument, "dweight");
+  b.dweight = b.dx = {};
+  expect_refused(b, StatusCode::invalid_argument, "dx: no output is asked for");
+}
+
+// The same of sections 2.11, 3.2, 3.4, 3.7 and 3.8 of the losses' specification.
+TEST(Validate, RejectionsOfLosses) {
+  CrossEntropyBackward a;
+  a.logits = dense(at(0), DType::f32, {4, 10});
+  a.labels = dense(at(1024), DType::i64, {4});
+  a.lse = dense(at(2048), DType::f32, {4});
+  a.dloss = dense(at(3072), DType::f32, {4});
+  a.dlogits = a.logits;
+  expect_refused(a, StatusCode::shape_mismatch, "dloss");  // per token with mean
+  a.reduction = Reduction::none;
+  EXPECT_TRUE(validate(a).ok()) << validate(a).text;
+  a.dlogits.stride[0] = 12;  // in place, in another row distance
+  expect_refused(a, StatusCode::aliasing, "dlogits");
+  a.dlogits = a.logits;
+  for (const float scale : {INFINITY, -INFINITY, NAN}) {
+    a.logit_scale = scale;
+    expect_refused(a, StatusCode::invalid_argument, "logit_scale");
+  }
+  a.logit_scale = -2;
+  EXPECT_TRUE(validate(a).ok()) << validate(a).text;
+  for (const float factor : {-1e-4f, INFINITY, NAN}) {
+    a.lse_square_scale = factor;
+    expect_refused(a, StatusCode::invalid_argument, "lse_square_scale");
+  }
+  a.lse_square_scale = 0;
+  a.labels.dtype = DType::f32;
+  expect_refused(a, StatusCode::unsupported_dtype, "labels");
+  a.labels.dtype = DType::i32;
+  a.logits = a.dlogits = dense(at(0), DType::f32, {4, 0});
+  expect_refused(a, StatusCode::unsupported_shape, "V = 0");
+
+  LinearCrossEntropyForwardBackward c;
+  c.x = dense(at(0), DType::bf16, {4, 8});
+  c.weight = dense(at(1024), DType::bf16, {10, 8});
+  c.labels = dense(at(2048), DType::i64, {4});
+  c.loss = dense(at(3072), DType::f32, {1});
+  c.dweight = dense(at(4096), DType::bf16, {10, 8});
+  EXPECT_TRUE(validate(c).ok()) << validate(c).text;
+  c.weight.dtype = DType::f16;
+  expect_refused(c, StatusCode::unsupported_dtype, "weight: dtype f16, expected bf16");
+  c.weight.dtype = DType::bf16;
+  c.dweight = c.weight;
+  expect_refused(c, StatusCode::aliasing, "dweight: overlaps weight");
+  c.dweight = dense(at(4096), DType::bf16, {10, 8});
+  c.bias = dense(at(8192), DType::bf16, {9});
+  expect_refused(c, StatusCode::shape_mismatch, "bias");
+  c.bias = {};
+  c.reduction = Reduction::none;
+  c.loss = dense(at(3072), DType::f32, {4});
+  expect_refused(c, StatusCode::invalid_argument, "reduction");
+
+  KlDivForwardBackward k;
+  k.logits = k.dlogits = dense(at(0), DType::f32, {4, 10});
+  k.target_logits = dense(at(1024), DType::f32, {4, 10});
+  k.loss = dense(at(2048), DType::f32, {1});
+  EXPECT_TRUE(validate(k).ok()) << validate(k).text;
+  k.target_logits.data = k.logits.data;
+  expect_refused(k, StatusCode::aliasing, "target_logits");
+  k.target_logits = dense(at(1024), DType::f32, {4, 11});
+  expect_refused(k, StatusCode::shape_mismatch, "target_logits");
+
+  GrpoLossBackward g;
+  g.logits = g.dlogits = dense(at(0), DType::f32, {2, 4, 10});
+  g.ref_logp = dense(at(1024), DType::f32, {2, 3});
+  g.input_ids = dense(at(2048), DType::i64, {2, 5});
+  g.advantages = dense(at(3072), DType::f32, {2});
+  g.lse = dense(at(4096), DType::f32, {2, 3});
+  g.dloss = dense(at(5120), DType::f32, {2, 3});
+  EXPECT_TRUE(validate(g).ok()) << validate(g).text;
+  g.advantages.size[0] = 3;
+  expect_refused(g, StatusCode::shape_mismatch, "advantages");
+  g.advantages.size[0] = 2;
+  g.input_ids.size[1] = 2;
+  expect_refused(g, StatusCode::unsupported_shape, "input_ids");
+  g.input_ids.size[1] = 5;
+  g.beta = NAN;
+  expect_refused(g, StatusCode::invalid_argument, "beta");
+  g.beta = 0.1f;
+  g.ref_logp = {};
+  expect_refused(g, StatusCode::null_pointer, "ref_logp");
 }
 
 }  // namespace

@@ -33,7 +33,7 @@ TEST(Activation, GivesHandComputedValues) {
   EXPECT_NEAR(pulled<double>(Activation::sqrelu, 3.0), 6, 0);
 }
 
-// Traps 1 and 2 of the specification: what 1 - sigmoid, log(1 + e) and 1 + tanh lose.
+// Trap 1 and trap 2 of the specification: what 1 - sigmoid, log(1 + e) and 1 + tanh lose.
 TEST(Activation, KeepsItsTails) {
   EXPECT_NEAR(pulled<double>(Activation::sigmoid, 40.0) / std::exp(-40.0), 1, 1e-15);
   EXPECT_NEAR(activated<double>(Activation::logsigmoid, 40.0) / -std::exp(-40.0), 1, 1e-15);
@@ -45,7 +45,7 @@ TEST(Activation, KeepsItsTails) {
   }
 }
 
-// Traps 4 and 7.
+// Trap 4 and trap 7.
 TEST(Activation, InfinitiesAndNan) {
   EXPECT_TRUE(std::isnan(activated<Bound>(Activation::swish, -kInf).v));  // -inf * 0, as in IEEE arithmetic
   EXPECT_EQ(activated<Bound>(Activation::swish, kInf).v, kInf);

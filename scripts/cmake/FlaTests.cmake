@@ -18,6 +18,7 @@ target_link_libraries(fla_reference INTERFACE fla_headers Eigen3::Eigen)
 
 fla_tests(test_kernels kernels fla_kernels_emulated)
 fla_tests(test_norm kernels/norm fla_kernels_emulated)
+fla_tests(test_loss kernels/loss fla_kernels_emulated)
 fla_tests(test_conv kernels/conv fla_kernels_emulated)
 fla_tests(test_rotary kernels/rotary fla_kernels_emulated)
 fla_tests(test_token_shift kernels/token_shift fla_kernels_emulated)
