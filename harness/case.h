@@ -14,7 +14,7 @@
 //   fill                             normal (default), exact, scaled, tiny, offset, positive, constant, zeros, ties,
 //                                    confident, masked, extremes, specials (see generate.h)
 //   omit=1                           tensors leave out dimensions of 1 where they may: [M, N] for [M, G, N]
-//   lens=0+5+3, ignore=0.5           lengths of packed sequences (or lens=equal); share of ignored labels,
+//   lens=0+5+3, ignore=0.5           lengths of packed sequences (or lens=equal), of runs of ids over and over; share of ignored labels,
 //                                    and of zeros in masks (without it a fifth)
 //   labels.invalid=1                 plants labels outside the range; offsets.invalid=1 hostile cu_seqlens
 //   slices=N                         how much of fill=every

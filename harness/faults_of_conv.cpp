@@ -29,6 +29,21 @@ void shift_slots(const Problem& p, Answers& a) {
     std::rotate(first, first + 1, first + t.size[2]);
 }
 
+void padding_as_group(Problem& p) {
+  for (int64_t& id : integer(p, "seq_idx")) id = id < 0 ? 1000000 - id : id;
+}
+
+// Ids that come back are taken for new ones.
+void groups_as_runs(Problem& p) {
+  std::vector<int64_t>& ids = integer(p, "seq_idx");
+  int64_t run = 0, before = ids.front();
+  for (int64_t& id : ids) {
+    run += id != before;
+    before = id;
+    if (id >= 0) id = run;
+  }
+}
+
 void zero_initial_state(Problem& p) {
   for (double& v : real(p, "initial_state")) v = 0;
 }
@@ -60,6 +75,10 @@ void add_forward(std::vector<SemanticFault>& all) {
                    std::vector<int64_t>& offsets = integer(p, "cu_seqlens");
                    for (size_t n = 1; n + 1 < offsets.size(); ++n) ++offsets[n];
                  })});
+  const std::string grouped = "causal_conv1d.fwd:B=2,T=150,D=24,x=?,seq_idx=i32,seed=3";
+  all.push_back({"ids ignored", grouped, of_other_call([](Problem& p) { arguments<Forward>(p).seq_idx = {}; })});
+  all.push_back({"padding is a group", grouped, of_other_call(padding_as_group)});
+  all.push_back({"a group ends where another begins", grouped, of_other_call(groups_as_runs)});
   all.push_back({"final state shifted by a slot", state, with_answers(shift_slots)});
   all.push_back(
       {"final state without the initial one", state, of_other_call(zero_initial_state, {"final_state"})});

@@ -120,6 +120,7 @@ Generator::Generator(const Problem& problem, int field)
     hostile_ = problem.origin.find("labels.invalid").has_value();
   }
   if (field_.content.kind == Content::slots) classes_ = extent_of(problem, field_.content.bound);
+  if (const auto lens = problem.origin.find("lens"); lens && field_.content.kind == Content::groups) runs_ = lens_offsets(*lens);
   if (fill_ != Fill::confident || !data_input_) return;
   for (size_t f = 0; f < problem.signature.fields.size(); ++f)
     if (problem.signature.fields[f].content.kind == Content::labels)
@@ -146,10 +147,28 @@ int64_t Generator::label(int64_t index) const {
   return static_cast<int64_t>(pick % static_cast<uint64_t>(std::max<int64_t>(classes_, 1)));
 }
 
+// Runs of random lengths, one in five of them padding; in some places every token is of another group than its neighbours, or
+// of the one before them: that ids come back is legal. As `lens` says, runs of these lengths, over and over.
+int64_t Generator::group(int64_t index) const {
+  const int64_t t = index % columns_;
+  if (!runs_.empty()) {
+    const int64_t round = t / runs_.back(), within = t % runs_.back();
+    const auto run = std::upper_bound(runs_.begin(), runs_.end(), within) - runs_.begin() - 1;
+    return round * static_cast<int64_t>(runs_.size()) + run;
+  }
+  constexpr int64_t kCell = 32;
+  const int64_t cell = t / kCell;
+  const uint64_t h = bits(index / columns_ * columns_ + cell);
+  if (h % 3 == 0) return static_cast<int64_t>(mix(h ^ static_cast<uint64_t>(t)) % 4) - 1;
+  const int64_t id = 2 * cell + (t % kCell >= static_cast<int64_t>(h >> 8) % kCell);
+  return mix(h + static_cast<uint64_t>(id)) % 5 == 0 ? -1 - id : id;
+}
+
 int64_t Generator::integer(int64_t index) const {
   switch (field_.content.kind) {
     case Content::labels: return label(index);
     case Content::mask: return is_kept(index);
+    case Content::groups: return group(index);
     case Content::slots: return index % 4 == 2 ? field_.content.special : classes_ - 1 - index;  // the last one first
     case Content::counters: return index == 0 ? 5 : std::numeric_limits<int64_t>::max();
     default: return static_cast<int64_t>(bits(index) % 100);

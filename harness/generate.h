@@ -50,6 +50,7 @@ class Generator {
  private:
   double filled(int64_t index) const;
   int64_t label(int64_t index) const;
+  int64_t group(int64_t index) const;
   bool is_ignored(int64_t index) const;
   bool is_kept(int64_t index) const;
 
@@ -61,6 +62,7 @@ class Generator {
   int64_t columns_ = 1, ignore_index_ = 0, classes_ = 0;
   double ignore_share_ = 0;
   bool hostile_ = false;
+  std::vector<int64_t> runs_;  // of groups: where each begins, and the end
   std::shared_ptr<const Generator> labels_;  // whose logits these are, for confident ones
 };
 

@@ -318,9 +318,11 @@ void check_keys(const Case& c, const Shapes& s) {
     if (key.kind == KeyKind::dim && c.find(key.name) && !s.problem.dims.count(key.name) &&
         !(s.forward && s.forward->dims.count(key.name)))
       refuse(c, key.name + ": no tensor of this case has such a dimension");
-  for (const char* key : {"lens", "offsets.invalid"})
-    if (c.find(key) && !has_content(s, Content::offsets))
-      refuse(c, std::string(key) + ": no offsets of packed sequences here");
+  const bool offsets = has_content(s, Content::offsets), groups = has_content(s, Content::groups);
+  if (c.find("offsets.invalid") && !offsets) refuse(c, "offsets.invalid: no offsets of packed sequences here");
+  if (c.find("lens") && !offsets && !groups) refuse(c, "lens: no packed sequences here");
+  if (groups && c.find("lens") && (c.find("lens") == "equal" || lens_offsets(*c.find("lens")).back() == 0))
+    refuse(c, "lens: ids of sequences need lengths");
   const bool labels = has_content(s, Content::labels);
   if (c.find("labels.invalid") && !labels) refuse(c, "labels.invalid: no labels here");
   if (c.find("ignore") && !labels && !has_content(s, Content::mask)) refuse(c, "ignore: no labels and no mask here");

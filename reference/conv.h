@@ -11,12 +11,21 @@
 
 namespace fla::reference {
 
-// X(t) of one sequence and channel: what the taps see.
+// X(t) of one sequence and channel, and what of it the taps see.
 template <class S>
 class ConvSignal {
  public:
-  ConvSignal(const Tensor& x, const Tensor& initial_state, const Tensor& mask, int64_t state_slots)
-      : x_(x, 3, 0), initial_state_(initial_state, 3, 0), mask_(mask, 2, 0), slots_(state_slots) {}
+  ConvSignal(const Tensor& x, const Tensor& initial_state, const Tensor& mask, const Tensor& seq_idx, int64_t state_slots)
+      : x_(x, 3, 0), initial_state_(initial_state, 3, 0), mask_(mask, 2, 0), seq_idx_(seq_idx, 2, 0), slots_(state_slots) {}
+
+  bool padding(const Sequence& s, int64_t t) const { return seq_idx_ && seq_idx_(s.row, s.begin + t) < 0; }
+  bool joined(const Sequence& s, int64_t t, int64_t other) const {
+    return !seq_idx_ || seq_idx_(s.row, s.begin + t) == seq_idx_(s.row, s.begin + other);
+  }
+  // X(other) as token t has it.
+  S seen(int64_t n, const Sequence& s, int64_t d, int64_t t, int64_t other) const {
+    return padding(s, t) || (other >= 0 && !joined(s, t, other)) ? S(0.0) : (*this)(n, s, d, other);
+  }
 
   S operator()(int64_t n, const Sequence& s, int64_t d, int64_t t) const {
     if (t < 0) return initial_state_ && slots_ + t >= 0 ? initial_state_(n, d, slots_ + t) : S(0.0);
@@ -27,6 +36,7 @@ class ConvSignal {
  private:
   View<S> x_, initial_state_;
   NumberView<S> mask_;
+  View<int64_t> seq_idx_;
   int64_t slots_;
 };
 
@@ -81,7 +91,7 @@ template <class S>
 void evaluate(const CausalConv1dForward& a) {
   const View<S> x(a.x, 3, 0), weight(a.weight), bias(a.bias), residual(a.residual, 3, 0), y(a.y, 3, 0);
   const int64_t B = x.size(0), T = x.size(1), D = x.size(2), W = weight.size(1);
-  const ConvSignal<S> X(a.x, a.initial_state, a.mask, state_slots(a.initial_state, a.final_state));
+  const ConvSignal<S> X(a.x, a.initial_state, a.mask, a.seq_idx, state_slots(a.initial_state, a.final_state));
   const std::vector<Sequence> sequences = sequences_of(a.cu_seqlens, B, T);
   for (int64_t b = 0; b < B; ++b)
     for (int64_t t = 0; t < T; ++t)
@@ -89,9 +99,9 @@ void evaluate(const CausalConv1dForward& a) {
   for (size_t n = 0; n < sequences.size(); ++n) {
     const Sequence& s = sequences[n];
     for (int64_t t = 0; t < s.length; ++t) {
-      for (int64_t d = 0; d < D; ++d) {
+      for (int64_t d = 0; d < D && !X.padding(s, t); ++d) {
         const S z = conv_sum(weight, bias, d,
-                             [&](int64_t k) { return X(static_cast<int64_t>(n), s, d, t - (W - 1) + k); });
+                             [&](int64_t k) { return X.seen(static_cast<int64_t>(n), s, d, t, t - (W - 1) + k); });
         S out = conv_activation(a.activation, a.x.dtype, z);
         if (residual) out = out + residual(s.row, s.begin + t, d);
         y(s.row, s.begin + t, d) = out;
@@ -118,7 +128,7 @@ class ConvChannelGradient {
         dinitial_state_(a.dinitial_state, 3, 0),
         mask_(a.mask, 2, 0),
         slots_(state_slots(a.initial_state, a.dfinal_state)),
-        X_(a.x, a.initial_state, a.mask, slots_),
+        X_(a.x, a.initial_state, a.mask, a.seq_idx, slots_),
         sequences_(sequences_of(a.cu_seqlens, dy_.size(0), dy_.size(1))) {
     for (size_t n = 0; n < sequences_.size(); ++n)
       for (int64_t t = 0; t < sequences_[n].length; ++t) tokens_.push_back({static_cast<int64_t>(n), t});
@@ -142,6 +152,7 @@ class ConvChannelGradient {
   }
 
   const std::vector<Sequence>& sequences() const { return sequences_; }
+  bool padding(const Sequence& s, int64_t t) const { return X_.padding(s, t); }
 
  private:
   struct Token {
@@ -151,10 +162,11 @@ class ConvChannelGradient {
   int64_t taps() const { return weight_.size(1); }
   const Sequence& at(int64_t n) const { return sequences_[static_cast<size_t>(n)]; }
   S tap(const Token& token, int64_t d, int64_t k) const {
-    return X_(token.sequence, at(token.sequence), d, token.t - (taps() - 1) + k);
+    return X_.seen(token.sequence, at(token.sequence), d, token.t, token.t - (taps() - 1) + k);
   }
   S upstream(const Token& token, int64_t d) const {
     const Sequence& s = at(token.sequence);
+    if (X_.padding(s, token.t)) return S(0.0);
     const S dy = dy_(s.row, s.begin + token.t, d);
     if (activation_ == ConvActivation::none) return dy;
     const S z = conv_sum(weight_, bias_, d, [&](int64_t k) { return tap(token, d, k); });
@@ -168,7 +180,7 @@ class ConvChannelGradient {
     for (int64_t t = 0; t < s.length; ++t) {
       const int64_t reach = std::min(taps(), s.length - t), slot = t + slots_ - s.length;
       S total = sum<S>(
-          reach, [&](int64_t j) { return weight_(d, taps() - 1 - j) * g[t + j]; }, kOneLane);
+          reach, [&](int64_t j) { return X_.joined(s, t, t + j) ? weight_(d, taps() - 1 - j) * g[t + j] : S(0.0); }, kOneLane);
       if (dfinal_state_ && slot >= 0) total = total + dfinal_state_(n, d, slot);
       dx_(s.row, s.begin + t, d) = mask_ ? mask_(s.row, s.begin + t) * total : total;
     }
@@ -216,13 +228,13 @@ void evaluate(const CausalConv1dBackward& a) {
   if (!dresidual) return;
   for (const Sequence& s : channel.sequences())
     for (int64_t t = s.begin; t < s.begin + s.length; ++t)
-      for (int64_t d = 0; d < D; ++d) dresidual(s.row, t, d) = dy(s.row, t, d);
+      for (int64_t d = 0; d < D && !channel.padding(s, t - s.begin); ++d) dresidual(s.row, t, d) = dy(s.row, t, d);
 }
 
 template <class S>
 void evaluate(const CausalConv1dStates& a) {
   const View<S> x(a.x, 3, 0), final_state(a.final_state, 3, 0);
-  const ConvSignal<S> X(a.x, a.initial_state, Tensor{}, state_slots(a.initial_state, a.final_state));
+  const ConvSignal<S> X(a.x, a.initial_state, Tensor{}, Tensor{}, state_slots(a.initial_state, a.final_state));
   write_final_state(final_state, X, sequences_of(a.cu_seqlens, x.size(0), x.size(1)));
 }
 

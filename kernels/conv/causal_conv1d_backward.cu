@@ -43,7 +43,7 @@ size_t partial_bytes(const WalkPlan& p, int64_t columns) {
 ConvBackwardArgs arguments(const CausalConv1dBackward& a, const ConvExtent& e, const WalkPlan& p) {
   ConvBackwardArgs args;
   args.signal = {token_operand(a.x), mask_operand(a.mask), state_operand(a.initial_state),
-                 sequence_map(a.cu_seqlens, e.b, e.t), e.s};
+                 sequence_map(a.cu_seqlens, e.b, e.t), e.s, group_operand(a.seq_idx)};
   args.filter = filter_operand(a.weight, a.bias);
   args.dy = token_operand(a.dy);
   args.dx = token_operand(a.dx);
@@ -89,8 +89,9 @@ Status check(const CausalConv1dBackward& a) {
     return error(StatusCode::invalid_argument, "dx: no output is asked for");
   const ConvExtent e = extent_of(a);
   const bool states = a.initial_state || a.dfinal_state || a.dinitial_state;
-  if (Status s = check_filter(e, states, a.initial_state ? "initial_state" : "dfinal_state"); !s.ok())
-    return s;
+  const char* state = a.initial_state ? "initial_state" : "dfinal_state";
+  if (Status s = check_filter(e, states, state); !s.ok()) return s;
+  if (Status s = check_groups(a.seq_idx, a.cu_seqlens, states, state); !s.ok()) return s;
   return check_sequences(e, a.cu_seqlens, a.mask);
 }
 

@@ -15,6 +15,7 @@ constexpr int kThreads = kTileChannels * kTileLanes, kPerLane = kTileTokens / kT
 struct GradientTile {
   float g[kTileTokens][kTileChannels];
   int64_t begin[kTileTokens];  // where the token's sequence begins; beyond any token: it has none
+  int32_t group[kTileTokens];  // by seq_idx; -1: the token gives no gradient
 };
 
 struct TilePlace {
@@ -34,15 +35,20 @@ FLA_DEVICE void fill_gradients(const ConvBackwardArgs& a, const TilePlace& p, in
     const int64_t t = start + row;
     float g = 0.0f;
     int64_t begin = kNoSequence;
+    int32_t group = -1;
     if (t < tokens) {
       const Sequence sequence = a.signal.sequences.covering(p.b, t);
-      if (t >= sequence.begin && t < sequence.end) {
-        begin = sequence.begin;
+      // Padding stands in the middle of what may be one group.
+      if (t >= sequence.begin && t < sequence.end) begin = sequence.begin;
+      if (a.signal.holds(sequence, p.b, t)) {
+        group = a.signal.groups ? static_cast<int32_t>(a.signal.groups.read(p.b, t)) : 0;
         if (p.active) g = gradient_at(a, sequence, p.b, t, p.d);
       }
     }
     tile.g[row][p.channel] = g;
-    if (p.channel == 0) tile.begin[row] = begin;
+    if (p.channel != 0) continue;
+    tile.begin[row] = begin;
+    tile.group[row] = group;
   }
 }
 
@@ -56,7 +62,7 @@ FLA_DEVICE void sum_parameters(const ConvBackwardArgs& a, const TilePlace& p, in
     float sum = 0.0f;
     for (int64_t t = p.first; t < p.end; ++t) {
       const int row = static_cast<int>(t - p.first);
-      if (tile.begin[row] == kNoSequence) continue;
+      if (tile.group[row] < 0) continue;
       const float g = tile.g[row][p.channel];
       if (k == taps) {
         sum += g;
@@ -66,7 +72,7 @@ FLA_DEVICE void sum_parameters(const ConvBackwardArgs& a, const TilePlace& p, in
       // Tokens before the sequence's begin need its number, for the state.
       const Sequence sequence =
           from >= tile.begin[row] ? Sequence{0, tile.begin[row], p.end} : a.signal.sequences.covering(p.b, t);
-      sum = fmaf(g, a.signal.at(sequence, p.b, from, p.d), sum);
+      sum = fmaf(g, a.signal.seen(sequence, p.b, t, from, p.d), sum);
     }
     const int64_t column = k < taps ? p.d * taps + k : p.d,
                   columns = k < taps ? a.channels * taps : a.channels;
@@ -83,10 +89,12 @@ FLA_DEVICE void add_chunk(const ConvBackwardArgs& a, const TilePlace& p, int64_t
     const int64_t t = p.first + p.lane + i * kTileLanes;
     if (t >= p.end) break;
     const int64_t last = t + taps < start + kTileTokens ? t + taps : start + kTileTokens;
+    const int64_t group = a.signal.groups ? a.signal.groups.read(p.b, t) : 0;
     for (int64_t from = t > start ? t : start; from < last; ++from) {
       const int row = static_cast<int>(from - start);
       // A later token whose sequence began at or before t is in t's sequence.
       if (tile.begin[row] > t) break;
+      if (tile.group[row] != group) continue;
       dx[i] = fmaf(a.filter.tap(p.d, taps - 1 - (from - t)), tile.g[row][p.channel], dx[i]);
     }
   }
@@ -98,7 +106,7 @@ FLA_DEVICE void store_tile(const ConvBackwardArgs& a, const TilePlace& p, const 
     const int64_t t = p.first + p.lane + i * kTileLanes;
     if (t >= p.end) break;
     const Sequence sequence = a.signal.sequences.covering(p.b, t);
-    const bool inside = t >= sequence.begin && t < sequence.end;
+    const bool inside = a.signal.holds(sequence, p.b, t);
     if (a.dresidual) a.dresidual.write(p.b, t, p.d, inside ? a.dy.read(p.b, t, p.d) : 0.0f);
     if (!a.dx) continue;
     float value = dx[i];

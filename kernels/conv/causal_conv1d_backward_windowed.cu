@@ -4,7 +4,8 @@
 // The sums of dweight and dbias stay in registers for the whole walk and leave as one row per block.
 //
 // Loads run ahead through a ring (token_ring.cuh) that is filled before anything else is looked up, and keeps running
-// across the boundaries of sequences: where one ends, the dx still open are finished without further tokens.
+// across the boundaries of sequences: where one ends, the dx still open are finished without further tokens. Where the tokens of
+// a batch and its window are not all of one group (seq_idx), every token looks at its neighbours' ids and loads its window again.
 //
 // Per element 30 instructions of the 47 that the chip issues at the speed of a copy. More than 512 threads on a
 // multiprocessor spill.
@@ -21,8 +22,8 @@ namespace {
 
 constexpr int V = kBackwardVector;
 
-// The registers of a thread. Tokens are counted from the first of the segment. kExtras: there is a mask or dresidual,
-// or no dx. Without, the tokens of a batch are straight-line code.
+// The registers of a thread. Tokens are counted from the first of the segment. kExtras: there is a mask, groups or
+// dresidual, or no dx. Without, the tokens of a batch are straight-line code.
 template <class T, int W, bool kExtras>
 struct BackwardWalk {
   using Ring = TokenRing<T, V, 2, kBackwardThreads, kBackwardBatch, kBackwardBatches>;
@@ -55,12 +56,18 @@ FLA_DEVICE void fetch(const ConvBackwardArgs& a, int token, int u, BackwardWalk<
 template <bool kEdge, class T, int W, bool kExtras>
 FLA_DEVICE void emit_dx(const ConvBackwardArgs& a, int token, const float (&g)[V], BackwardWalk<T, W, kExtras>& walk) {
   const int out = token - (W - 1);
+  if (kEdge && kExtras && a.signal.is_padding(walk.b, walk.origin + out)) {
+    store(walk.next_dx, zero_vector<T, V>());
+    walk.next_dx += a.dx.stride_t;
+    return;
+  }
   float dx[V];
   FLA_UNROLL
   for (int e = 0; e < V; ++e) dx[e] = walk.filter.tap[W - 1][e] * walk.past_g.token[0][e];
   FLA_UNROLL
   for (int j = 1; j < W; ++j) {
     if (kEdge && out + j >= walk.piece.stop) break;
+    if (kEdge && kExtras && !a.signal.joined(walk.b, walk.origin + out, walk.origin + out + j)) continue;
     FLA_UNROLL
     for (int e = 0; e < V; ++e)
       dx[e] = fmaf(walk.filter.tap[W - 1 - j][e], j + 1 < W ? walk.past_g.token[j < W - 1 ? j : 0][e] : g[e],
@@ -99,12 +106,21 @@ FLA_DEVICE void backward_step(const ConvBackwardArgs& a, int token, int u, Silu 
   fetch(a, token + walk.ring.kDepth, u, walk);
   if (kExtras) masked_token<T>(a.signal, x, walk.b, walk.origin + token, now);
   else unpack(x, now);
+  bool padding = false;
+  if constexpr (kEdge && kExtras) {
+    if (a.signal.groups)
+      load_past<T, true>(a.signal, walk.piece.sequence, walk.b, walk.origin + token, walk.d, walk.past);
+    padding = a.signal.is_padding(walk.b, walk.origin + token);
+  }
   fir(walk.filter, walk.past, now, z);
   unpack(dy, g);
   if (kExtras && a.dresidual && (!kEdge || token < walk.own))
-    store(a.dresidual.address<T>(walk.b, walk.origin + token, walk.d), dy);
+    store(a.dresidual.address<T>(walk.b, walk.origin + token, walk.d), padding ? zero_vector<T, V>() : dy);
   multiply_by_slope(z, silu, g);
-  if (!kEdge || token < walk.own) {
+  if (padding) {
+    FLA_UNROLL
+    for (int e = 0; e < V; ++e) g[e] = 0.0f;
+  } else if (!kEdge || token < walk.own) {
     FLA_UNROLL
     for (int e = 0; e < V; ++e) {
       FLA_UNROLL
@@ -176,7 +192,9 @@ FLA_DEVICE void walk_segment(const ConvBackwardArgs& a, BackwardWalk<T, W, kExtr
   FLA_NO_UNROLL
   for (int token = 0; token < walk.count; token += kBatch) {
     walk.ring.wait();
-    if (token >= walk.first + W - 1 && token + kBatch <= walk.plain_end) {
+    const int64_t t = walk.origin + token;
+    if (token >= walk.first + W - 1 && token + kBatch <= walk.plain_end &&
+        (!kExtras || a.signal.all_joined(walk.b, t - (W - 1), t + kBatch))) {
       with_silu(a.silu, [&](auto form) {
         FLA_UNROLL
         for (int u = 0; u < kBatch; ++u) backward_step<false>(a, token + u, u, form.value, walk);
@@ -263,7 +281,7 @@ Status causal_conv1d_backward_windowed(const ConvBackwardArgs& a, const WalkPlan
                                        Stream stream) {
   return dispatch_float(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    return a.signal.mask || a.dresidual || !a.dx ? launch_windowed<T, true>(a, p, stream)
+    return a.signal.mask || a.signal.groups || a.dresidual || !a.dx ? launch_windowed<T, true>(a, p, stream)
                                                  : launch_windowed<T, false>(a, p, stream);
   });
 }

@@ -31,7 +31,7 @@ struct ForwardArgs {
   Silu silu = Silu::absent;
 };
 
-// kExtras: there is a residual, a mask, or both. Without, the straight path has no branch but the
+// kExtras: there is a residual, a mask or groups. Without, the straight path has no branch but the
 // activation's.
 //
 // The vectors of one thread: tokens [first, end) of channels d to d + V of row b.
@@ -114,7 +114,7 @@ FLA_DEVICE void forward_whole(const ForwardArgs& a, const Filter<W, V>& filter,
   }
 }
 
-// Sequences begin or end inside the tile, or tokens belong to none.
+// Sequences begin or end inside the tile, tokens belong to none, or to several groups.
 template <bool kExtras, class T, int W, int V>
 FLA_DEVICE void forward_pieces(const ForwardArgs& a, const Filter<W, V>& filter, uint32_t b, uint32_t d,
                                int64_t first, int64_t end, Sequence sequence) {
@@ -123,11 +123,12 @@ FLA_DEVICE void forward_pieces(const ForwardArgs& a, const Filter<W, V>& filter,
   for (int64_t t = first; t < end; ++t) {
     if (t >= sequence.end) sequence = a.signal.sequences.covering(b, t, sequence.index + 1);
     T* y = a.y.address<T>(b, t, d);
-    if (t < sequence.begin || t >= sequence.end) {
+    if (kExtras ? !a.signal.holds(sequence, b, t) : t < sequence.begin || t >= sequence.end) {
       store(y, zero_vector<T, V>());
       continue;
     }
-    if (t == first || t == sequence.begin) load_past<T>(a.signal, sequence, b, t, d, past);
+    if (t == first || t == sequence.begin || (kExtras && a.signal.groups))
+      load_past<T, kExtras>(a.signal, sequence, b, t, d, past);
     Vector<T, V> added = {};
     if (kExtras && a.residual) added = load<T, V>(a.residual.address<T>(b, t, d));
     forward_step<kExtras>(a, filter, past, load<T, V>(a.signal.x.address<T>(b, t, d)), added, b, t, y);
@@ -154,7 +155,9 @@ FLA_KERNEL void FLA_BOUNDS(kForwardThreads, kExtras ? 6 : 8) forward_windowed(FL
   const int64_t end = tile.first + tile.count;
   const Sequence sequence = a.signal.sequences.covering(tile.b, tile.first);
   const bool ends_later = FLA_MUTATE("causal_conv1d.fwd: the end of a sequence ignored", end <= sequence.end, true);
-  if (sequence.begin <= tile.first && ends_later) forward_whole(a, filter, tile, sequence);
+  const bool whole = sequence.begin <= tile.first && ends_later &&
+                     (!kExtras || a.signal.all_joined(tile.b, tile.first - (W - 1), end));
+  if (whole) forward_whole(a, filter, tile, sequence);
   else forward_pieces<kExtras, T>(a, filter, tile.b, tile.d, tile.first, end, sequence);
 }
 
@@ -168,7 +171,7 @@ FLA_KERNEL void FLA_BOUNDS(kElementThreads, 4) forward_elements(FLA_PARAMETERS F
   const int64_t tokens = a.signal.sequences.tokens, b = token / tokens, t = token - b * tokens;
   if (b >= a.rows || d >= a.channels) return;
   const Sequence sequence = a.signal.sequences.covering(b, t);
-  if (t < sequence.begin || t >= sequence.end) return a.y.write(b, t, d, 0.0f);
+  if (!a.signal.holds(sequence, b, t)) return a.y.write(b, t, d, 0.0f);
   const float z = fir_at(a.signal, a.filter, sequence, b, t, d);
   a.y.write(b, t, d, activate(z, a.silu, a.residual ? a.residual.read(b, t, d) : kNoResidual));
 }
@@ -189,7 +192,7 @@ Status convolve(const CausalConv1dForward& a, ForwardArgs& args, const ConvExten
   if (p.vectors) {
     return dispatch_float(a.x.dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      return a.residual || a.mask ? launch_windowed<T, true>(args, p, stream)
+      return a.residual || a.mask || a.seq_idx ? launch_windowed<T, true>(args, p, stream)
                                   : launch_windowed<T, false>(args, p, stream);
     });
   }
@@ -206,9 +209,9 @@ Status convolve(const CausalConv1dForward& a, ForwardArgs& args, const ConvExten
 
 Status check(const CausalConv1dForward& a) {
   const bool states = a.initial_state || a.final_state;
-  if (Status s = check_filter(extent_of(a), states, a.initial_state ? "initial_state" : "final_state");
-      !s.ok())
-    return s;
+  const char* state = a.initial_state ? "initial_state" : "final_state";
+  if (Status s = check_filter(extent_of(a), states, state); !s.ok()) return s;
+  if (Status s = check_groups(a.seq_idx, a.cu_seqlens, states, state); !s.ok()) return s;
   return check_sequences(extent_of(a), a.cu_seqlens, a.mask);
 }
 
@@ -219,7 +222,7 @@ Status run(const CausalConv1dForward& a, Workspace, Stream stream) {
   const ConvExtent e = extent_of(a);
   ForwardArgs args;
   args.signal = {token_operand(a.x), mask_operand(a.mask), state_operand(a.initial_state),
-                 sequence_map(a.cu_seqlens, e.b, e.t), e.s};
+                 sequence_map(a.cu_seqlens, e.b, e.t), e.s, group_operand(a.seq_idx)};
   args.filter = filter_operand(a.weight, a.bias);
   args.residual = token_operand(a.residual);
   args.y = token_operand(a.y);

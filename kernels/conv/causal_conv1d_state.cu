@@ -53,6 +53,13 @@ Status check_sequences(const ConvExtent& e, const Tensor& cu_seqlens, const Tens
   return {};
 }
 
+Status check_groups(const Tensor& seq_idx, const Tensor& cu_seqlens, bool has_state, const char* state_name) {
+  if (!seq_idx) return {};
+  if (cu_seqlens) return error(StatusCode::unsupported_combination, "seq_idx: not together with cu_seqlens");
+  if (has_state) return error(StatusCode::unsupported_combination, "seq_idx: not together with %s", state_name);
+  return {};
+}
+
 }  // namespace detail
 
 using namespace detail;
@@ -69,7 +76,7 @@ Status run(const CausalConv1dStates& a, Workspace, Stream stream) {
   if (Status s = validate(a); !s.ok()) return s;
   const ConvExtent e = extent_of(a);
   const Signal signal = {
-      token_operand(a.x), {}, state_operand(a.initial_state), sequence_map(a.cu_seqlens, e.b, e.t), e.s};
+      token_operand(a.x), {}, state_operand(a.initial_state), sequence_map(a.cu_seqlens, e.b, e.t), e.s, {}};
   return store_final_state(signal, state_operand(a.final_state), e, stream);
 }
 

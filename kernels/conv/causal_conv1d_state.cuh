@@ -14,7 +14,8 @@ Status store_final_state(const Signal& signal, const StateOperand& final_state, 
 // W >= 1, and S >= W - 1 where there is a state.
 Status check_filter(const ConvExtent& e, bool has_state, const char* state_name);
 
-// What cu_seqlens excludes.
+// What cu_seqlens excludes, and seq_idx.
 Status check_sequences(const ConvExtent& e, const Tensor& cu_seqlens, const Tensor& mask);
+Status check_groups(const Tensor& seq_idx, const Tensor& cu_seqlens, bool has_state, const char* state_name);
 
 }  // namespace fla::detail

@@ -64,6 +64,20 @@ inline FilterOperand filter_operand(const Tensor& weight, const Tensor& bias) {
   return {any_float(weight), any_float(bias), weight.stride[0], bias ? bias.stride[0] : 0, weight.size[1]};
 }
 
+// seq_idx [B, T].
+struct GroupOperand {
+  AnyIndex data;
+  int64_t stride_b = 0, stride_t = 0;
+
+  FLA_HOST_DEVICE explicit operator bool() const { return static_cast<bool>(data); }
+  FLA_DEVICE int64_t read(int64_t b, int64_t t) const { return load_index(data, b * stride_b + t * stride_t); }
+};
+
+inline GroupOperand group_operand(const Tensor& t) {
+  if (t.rank < 1) return {};
+  return {any_index(t), t.rank > 1 ? t.stride[0] : 0, t.stride[t.rank - 1]};
+}
+
 // X(t) of a sequence: mask x inside it, the initial state in the S tokens before it, zero before that.
 struct Signal {
   TokenOperand x;
@@ -71,6 +85,26 @@ struct Signal {
   StateOperand initial;
   SequenceMap sequences;
   int64_t slots = 0;
+  GroupOperand groups;
+
+  FLA_DEVICE bool is_padding(int64_t b, int64_t t) const { return groups && groups.read(b, t) < 0; }
+  // Whether token t of row b, inside the row, is in this sequence and no padding.
+  FLA_DEVICE bool holds(const Sequence& sequence, int64_t b, int64_t t) const {
+    return t >= sequence.begin && t < sequence.end && !is_padding(b, t);
+  }
+  // Whether these two tokens of a row see each other.
+  FLA_DEVICE bool joined(int64_t b, int64_t t, int64_t other) const {
+    return !groups || groups.read(b, t) == groups.read(b, other);
+  }
+  // Whether all tokens of [first, end) of the row do, and none is padding; tokens before the row count for nothing.
+  FLA_DEVICE bool all_joined(int64_t b, int64_t first, int64_t end) const {
+    if (!groups) return true;
+    const int64_t id = groups.read(b, end - 1);
+    bool same = id >= 0;
+    FLA_NO_UNROLL
+    for (int64_t t = first < 0 ? 0 : first; t + 1 < end; ++t) same &= groups.read(b, t) == id;
+    return same;
+  }
 
   // Token t of row b, counted from the row's start as the sequence's bounds are; below the end.
   FLA_DEVICE float at(const Sequence& sequence, int64_t b, int64_t t, int64_t d) const {
@@ -81,6 +115,10 @@ struct Signal {
     const int64_t slot = slots + t - sequence.begin;
     return initial && slot >= 0 ? initial.read(sequence.index, d, slot) : 0.0f;
   }
+  // What token t sees of the token `other` before it.
+  FLA_DEVICE float seen(const Sequence& sequence, int64_t b, int64_t t, int64_t other, int64_t d) const {
+    return other >= sequence.begin && !joined(b, t, other) ? 0.0f : at(sequence, b, other, d);
+  }
 };
 
 // Bias first, then the taps in ascending order.
@@ -88,7 +126,7 @@ FLA_DEVICE float fir_at(const Signal& signal, const FilterOperand& filter, const
                         int64_t b, int64_t t, int64_t d) {
   float z = filter.bias_at(d);
   for (int64_t k = 0; k < filter.taps; ++k)
-    z = fmaf(filter.tap(d, k), signal.at(sequence, b, t - (filter.taps - 1) + k, d), z);
+    z = fmaf(filter.tap(d, k), signal.seen(sequence, b, t, t - (filter.taps - 1) + k, d), z);
   return z;
 }
 
@@ -238,16 +276,17 @@ FLA_DEVICE void masked_token(const Signal& signal, const Vector<T, V>& stored, u
   if (signal.mask) scale(now, signal.mask.read(b, t));
 }
 
-// The window before token t of a sequence that contains it. No slot is missing, since S >= W - 1.
-template <class T, int W, int V>
+// The window before token t of a sequence that contains it, with kGroups as token t sees it. No slot is missing, since
+// S >= W - 1.
+template <class T, bool kGroups = false, int W, int V>
 FLA_DEVICE void load_past(const Signal& signal, const Sequence& sequence, uint32_t b, int64_t t, uint32_t d,
                           Past<W, V>& past) {
   FLA_UNROLL
   for (int k = 0; k + 1 < W; ++k) {
     const int64_t before = t - (W - 1) + k;
-    if (before >= sequence.begin) {
+    if (before >= sequence.begin && (!kGroups || signal.joined(b, t, before))) {
       masked_token<T>(signal, load<T, V>(signal.x.address<T>(b, before, d)), b, before, past.token[k]);
-    } else if (signal.initial) {
+    } else if (signal.initial) {  // never beside groups
       signal.initial.read(sequence.index, d, signal.slots + before - sequence.begin, past.token[k]);
     } else {
       FLA_UNROLL

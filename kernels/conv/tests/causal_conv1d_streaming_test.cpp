@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "conv/tests/numbers.h"
 #include "fla/conv.h"
 
 namespace fla {
@@ -14,16 +15,6 @@ constexpr int64_t T = 19, D = 16;
 struct Setting {
   int64_t W, S;
 };
-
-// bf16 below 2 in absolute value.
-std::vector<uint16_t> numbers(int64_t count, uint32_t seed) {
-  std::vector<uint16_t> v(static_cast<size_t>(count));
-  for (uint16_t& bits : v) {
-    seed = seed * 1664525u + 1013904223u;
-    bits = static_cast<uint16_t>((seed >> 16 & 0x80ff) | 0x3f00);
-  }
-  return v;
-}
 
 class Streaming : public testing::TestWithParam<Setting> {
  protected:

@@ -19,14 +19,16 @@ inline constexpr const char* kConvActivationNames[] = {"none", "silu"};
 //
 // fp32, bias first and taps in ascending k, one rounding at the store: prefill, chunked prefill and decode agree
 // bit for bit when the state has x's dtype. Sequences are the B rows, or with cu_seqlens the N packed pieces of
-// one row ([1, T, D] or [T, D]); empty ones are legal. Taps never cross a sequence start.
+// one row ([1, T, D] or [T, D]); empty ones are legal. Taps never cross a sequence start. With seq_idx a tap sees another token
+// of its row only where the ids of both are equal, wherever they stand (else it sees 0); tokens of negative ids are padding:
+// their y and all their gradients are 0, and their y has no residual.
 // Used by Mamba, GDN, KDA, GLA (Gu & Dao 2023, arXiv 2312.00752). B rows, T tokens, D channels, W taps, N
 // sequences, S >= W - 1 state slots. All activation tensors have free strides, inner stride included (slow path).
 //
 // cu_seqlens of any content stays in bounds: entries are clamped into [previous, T]. Tokens before the first entry or
 // at or past the last belong to no sequence: their y and all their gradients are 0. Deterministic, no workspace.
 // Errors: as validation; invalid_argument for W < 1; shape_mismatch for S < W - 1, or cu_seqlens with B != 1;
-// unsupported_combination for mask with cu_seqlens.
+// unsupported_combination for mask with cu_seqlens, and for seq_idx with cu_seqlens or a state.
 struct CausalConv1dForward {
   Tensor x;              // [B, T, D] or [T, D]; f32/f16/bf16
   Tensor weight;         // [D, W] any float
@@ -34,6 +36,7 @@ struct CausalConv1dForward {
   Tensor residual;       // [B, T, D] any float, optional; added after the activation
   Tensor initial_state;  // [N, D, S] any float, optional
   Tensor cu_seqlens;     // [N + 1] i32/i64, optional
+  Tensor seq_idx;        // [B, T] i32, optional; any content
   Tensor mask;           // [B, T] f32/f16/bf16/u8/i32, optional; multiplies x
   Tensor y;              // [B, T, D] dtype of x
   Tensor final_state;    // [N, D, S] any float, optional; may be exactly initial_state
@@ -53,6 +56,8 @@ void describe(V& v, CausalConv1dForward& a) {
   v.input("initial_state", a.initial_state, {N, D, S}, extra);
   v.input("cu_seqlens", a.cu_seqlens, {N + 1},
           {.presence = Presence::optional, .types = kIndex, .content = {Content::offsets, T}});
+  v.input("seq_idx", a.seq_idx, {B, T},
+          {.presence = Presence::optional, .types = only(DType::i32), .content = {Content::groups}});
   v.input("mask", a.mask, {B, T},
           {.presence = Presence::optional, .types = kMaskTypes, .content = {Content::mask}});
   v.output("y", a.y, {B, T, D}, {.like = &a.x, .any_inner_stride = true});
@@ -74,7 +79,7 @@ Status run(const CausalConv1dForward&, Workspace, Stream);
 // gradients whose pointers are set are computed; at least one is required. dy may be broadcast (strides 0).
 // Workspace: the partial sums, workspace_bytes(args).
 struct CausalConv1dBackward {
-  Tensor x, weight, bias, initial_state, cu_seqlens, mask;  // as forward
+  Tensor x, weight, bias, initial_state, cu_seqlens, seq_idx, mask;  // as forward
   Tensor dy;              // [B, T, D] any float
   Tensor dfinal_state;    // [N, D, S] any float, optional
   Tensor dx;              // [B, T, D] any float (normally x's)
@@ -97,6 +102,8 @@ void describe(V& v, CausalConv1dBackward& a) {
   v.input("initial_state", a.initial_state, {N, D, S}, extra);
   v.input("cu_seqlens", a.cu_seqlens, {N + 1},
           {.presence = Presence::optional, .types = kIndex, .content = {Content::offsets, T}});
+  v.input("seq_idx", a.seq_idx, {B, T},
+          {.presence = Presence::optional, .types = only(DType::i32), .content = {Content::groups}});
   v.input("mask", a.mask, {B, T},
           {.presence = Presence::optional, .types = kMaskTypes, .content = {Content::mask}});
   v.input("dy", a.dy, {B, T, D}, {.any_inner_stride = true});

@@ -81,6 +81,7 @@ struct Content {
     positive,  // any number > 0 (for example a reciprocal standard deviation)
     counters,  // integers that the operator adds to
     slots,     // distinct places in [0, bound), or `special` = none
+    groups,    // [B, T]: ids that mostly repeat from token to token; negative ones are padding
   } kind = real;
   Dim bound = {};
   int64_t special = 0;
