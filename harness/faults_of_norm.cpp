@@ -159,6 +159,8 @@ void add_backward(std::vector<SemanticFault>& all) {
                        for (double& v : real(p, "rstd")) v = 1;
                      },
                      {"dweight"})});
+  all.push_back({"main gradients overwritten", plain + ",bias=f32,dbias=f32,accumulate=1",
+                 of_other_call([](Problem& p) { arguments<Args>(p).accumulate = false; }, {"dweight", "dbias"})});
   all.push_back({"dx all zeros", plain, zeroed("dx")});
   all.push_back({"dx of other sign", plain, negated("dx")});
   all.push_back({"dweight all zeros", plain, zeroed("dweight")});

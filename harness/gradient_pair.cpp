@@ -67,7 +67,7 @@ GradientPair gradient_pair(const Case& c, const Direction& forward, const Direct
   Problem back = unrounded(make_problem(at));
   at.direction = &forward;
   return {unrounded(make_problem(at)), std::move(back), &forward == &backward,
-          backward.defined_backward};
+          backward.defined_with.empty() || c.find(backward.defined_with) ? backward.defined_backward : ""};
 }
 
 }  // namespace fla::harness

@@ -98,9 +98,10 @@ struct Direction {
   std::vector<std::pair<std::string, std::string>> replaced_by;
   // The same outputs by other operators, bit for bit; asked for where every output is present.
   Status (*unfused)(const void* args, Stream) = nullptr;
-  // Why the backward is a definition and not the derivative of the forward text as it stands (a detached term, an
-  // estimator passed straight through); empty: it is the derivative. Differences must then disagree.
-  std::string defined_backward;
+  // Why the backward is a definition in some input and not the derivative of the forward text as it stands (a detached term,
+  // an estimator passed straight through); empty: it is the derivative. Differences must then disagree. With the name of
+  // an attribute: only in cases that set it.
+  std::string defined_backward, defined_with;
   double (*flops)(const void* args) = nullptr;  // model flops, for GEMM-shaped operators only
   const EveryInput* every = nullptr;  // makes and judges all inputs on the device (every_input.h), for few element-wise ones
 

@@ -29,7 +29,7 @@ struct Traits {
   std::vector<std::pair<std::string, std::string>> replaced_by = {};
   const EveryInput* every = nullptr;
   std::string coupled_by = {};
-  std::string defined_backward = {};
+  std::string defined_backward = {}, defined_with = {};
 };
 
 template <class A>
@@ -62,6 +62,7 @@ Direction direction(std::string op, std::string name, Traits traits, const A& de
   d.replaced_by = std::move(traits.replaced_by);
   d.every = traits.every;
   d.defined_backward = std::move(traits.defined_backward);
+  d.defined_with = std::move(traits.defined_with);
   return d;
 }
 

@@ -78,12 +78,15 @@ void normalise_rows(const A& a, bool centred, const GateOf& gating) {
 
 // Gradients of the parameters: sums over the rows that share them, M or M G of them.
 template <class S, class Term>
-void sum_over_rows(const View<S>& out, bool per_group, int64_t M, int64_t G, int64_t N, Term term) {
+void sum_over_rows(const View<S>& out, bool per_group, bool accumulate, int64_t M, int64_t G, int64_t N, Term term) {
   if (!out) return;
-  for (int64_t g = 0; g < (per_group ? G : 1); ++g)
-    for (int64_t n = 0; n < N; ++n)
-      out(g, n) = per_group ? sum<S>(M, [&](int64_t row) { return term(row, g, n); })
-                            : sum<S>(M * G, [&](int64_t row) { return term(row / G, row % G, n); });
+  for (int64_t g = 0; g < (per_group ? G : 1); ++g) {
+    for (int64_t n = 0; n < N; ++n) {
+      const S total = per_group ? sum<S>(M, [&](int64_t row) { return term(row, g, n); })
+                                : sum<S>(M * G, [&](int64_t row) { return term(row / G, row % G, n); });
+      out(g, n) = accumulate ? out(g, n) + total : total;
+    }
+  }
 }
 
 template <class S, class A>
@@ -129,9 +132,9 @@ void differentiate_rows(const A& a, bool centred, const GateOf& gating) {
       }
     }
   }
-  sum_over_rows(row_parameter<S>(a.dweight), a.weight_per_group, M, G, N,
+  sum_over_rows(row_parameter<S>(a.dweight), a.weight_per_group, a.accumulate, M, G, N,
                 [&](int64_t m, int64_t g, int64_t n) { return dn(m, g, n) * xhat(m, g, n); });
-  sum_over_rows(row_parameter<S>(a.dbias), a.weight_per_group, M, G, N, dn);
+  sum_over_rows(row_parameter<S>(a.dbias), a.weight_per_group, a.accumulate, M, G, N, dn);
 }
 
 template <class S, NormKind kKind, bool kPerGroup>

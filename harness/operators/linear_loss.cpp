@@ -12,9 +12,12 @@ namespace fla::harness {
 
 void add_linear_loss(std::vector<Direction>& table) {
   const std::string op = "linear_cross_entropy", penalty = "l2_warp_factor";
+  const std::string definition = "the penalty on the largest logits is in the gradients and not in the loss";
   table.push_back(direction<LinearCrossEntropyForward>(op, "fwd", {.sample_dim = "T"}));
-  table.push_back(direction<LinearCrossEntropyBackward>(op, "bwd", {.sample_dim = "T", .backward_of = "fwd", .coupled_by = penalty}));
-  table.push_back(direction<LinearCrossEntropyForwardBackward>(op, "fwd_bwd", {.sample_dim = "T", .coupled_by = penalty}));
+  table.push_back(direction<LinearCrossEntropyBackward>(op, "bwd", {.sample_dim = "T", .backward_of = "fwd", .coupled_by = penalty,
+                                                         .defined_backward = definition, .defined_with = penalty}));
+  table.push_back(direction<LinearCrossEntropyForwardBackward>(op, "fwd_bwd", {.sample_dim = "T", .coupled_by = penalty,
+                                                                    .defined_backward = definition, .defined_with = penalty}));
   table.push_back(direction<LinearCrossEntropyShardStats>("linear_cross_entropy_shards", "stats", {.sample_dim = "T"}));
   table.push_back(direction<LinearKlDivForwardBackward>("linear_kl_div", "fwd_bwd", {.sample_dim = "T"}));
   table.push_back(direction<LinearTokenLogpForward>("linear_token_logp", "fwd", {.sample_dim = "T"}));

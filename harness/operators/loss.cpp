@@ -19,13 +19,13 @@ namespace fla::harness {
 
 namespace {
 
-void add_policy_loss(std::vector<Direction>& table, const char* op, PolicyObjective kind) {
+void add_policy_loss(std::vector<Direction>& table, const char* op, PolicyObjective kind, std::string definition = "") {
   PolicyLossForward f;
   PolicyLossBackward b;
   f.kind = b.kind = kind;
   if (kind == PolicyObjective::cispo) f.epsilon_high = b.epsilon_high = 5;
   table.push_back(direction<PolicyLossForward>(op, "fwd", {}, f));
-  table.push_back(direction<PolicyLossBackward>(op, "bwd", {.backward_of = "fwd"}, b));
+  table.push_back(direction<PolicyLossBackward>(op, "bwd", {.backward_of = "fwd", .defined_backward = std::move(definition)}, b));
 }
 
 }  // namespace
@@ -46,7 +46,7 @@ void add_loss(std::vector<Direction>& table) {
   table.push_back(
       direction<SelectiveLogSoftmaxBackward>("selective_log_softmax", "bwd", {.sample_dim = "T", .backward_of = "fwd"}));
   add_policy_loss(table, "grpo_clip_loss", PolicyObjective::clip);
-  add_policy_loss(table, "cispo_loss", PolicyObjective::cispo);
+  add_policy_loss(table, "cispo_loss", PolicyObjective::cispo, "the clipped ratio is a weight without a derivative");
   add_policy_loss(table, "sapo_loss", PolicyObjective::sapo);
   table.push_back(direction<GrpoLossForward>("grpo_loss", "fwd", {.sample_dim = "B"}));
   const std::string on_policy = "the ratio to itself, which is 1, has a derivative";

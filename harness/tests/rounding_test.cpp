@@ -66,7 +66,9 @@ TEST(Rounding, EveryEightBitPatternSurvives) {
     decode(DType::f8e4m3, &pattern, 1, t, 0);
     ASSERT_EQ(std::isnan(t.real[0]), (bits & 0x7f) == 0x7f);
     if (std::isnan(t.real[0])) continue;
-    if (bits < 0x7f) ASSERT_GT(t.real[0], before);
+    if (bits < 0x7f) {
+      ASSERT_GT(t.real[0], before);
+    }
     before = t.real[0];
     uint8_t back = 0;
     encode_real(DType::f8e4m3, t.real[0], &back, 0);

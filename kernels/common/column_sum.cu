@@ -59,8 +59,9 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4)
   float total = sums[thread];
   FLA_UNROLL
   for (int w = 1; w < FLA_MUTATE("rms_norm.bwd: a warp too few", kWarps, kWarps - 1); ++w) total += sums[w * kColumns + thread];
-  const int64_t at = base + thread;
-  store_float(target.out, at / target.inner * target.outer_stride + at % target.inner, total);
+  const int64_t column_at = base + thread, at = column_at / target.inner * target.outer_stride + column_at % target.inner;
+  if (target.accumulate) total += load_float(target.out, at);
+  store_float(target.out, at, total);
 }
 
 }  // namespace

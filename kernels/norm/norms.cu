@@ -71,6 +71,7 @@ RowNormBackward lower_backward(const A& a) {
   p.dresidual = a.dresidual;
   p.dweight = a.dweight;
   p.dbias = a.dbias;
+  p.accumulate = a.accumulate;
   p.y = a.y;
   p.options = options_of(a);
   if (p.options.centred) p.mean = a.mean;

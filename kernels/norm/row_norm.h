@@ -29,6 +29,7 @@ struct RowNormBackward {
   bool normalised = false;   // u is the norm's output (l2 norm): xhat itself
   Tensor gate, weight, bias, mean, rstd, dy, dresidual_out;
   Tensor dx, dgate, dresidual, dweight, dbias, y;
+  bool accumulate = false;   // onto dweight and dbias
   RowNormOptions options;
 };
 

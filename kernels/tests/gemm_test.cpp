@@ -38,11 +38,13 @@ class Memory {
 };
 
 GatedMlpBackward backward(Memory& memory) {
-  return {.x = memory.matrix(M, H),
-          .gate_up_weight = memory.matrix(2 * F, H),
-          .down_weight = memory.matrix(H, F),
-          .gate_up = memory.matrix(M, 2 * F),
-          .dout = memory.matrix(M, H)};
+  GatedMlpBackward a;
+  a.x = memory.matrix(M, H);
+  a.gate_up_weight = memory.matrix(2 * F, H);
+  a.down_weight = memory.matrix(H, F);
+  a.gate_up = memory.matrix(M, 2 * F);
+  a.dout = memory.matrix(M, H);
+  return a;
 }
 
 std::vector<std::vector<int64_t>> products_of(const GatedMlpBackward& a, Memory& memory) {
@@ -76,10 +78,11 @@ TEST(GatedMlp, MakesTheProductsThatTheGradientsAskedForNeed) {
 TEST(GatedMlp, AsksForTheWorkspaceThatItsHeaderSays) {
   Memory memory;
   const auto part = [](int64_t bytes) { return detail::align_workspace(static_cast<size_t>(bytes)); };
-  GatedMlpForward forward{.x = memory.matrix(M, H),
-                          .gate_up_weight = memory.matrix(2 * F, H),
-                          .down_weight = memory.matrix(H, F),
-                          .out = memory.matrix(M, H)};
+  GatedMlpForward forward;
+  forward.x = memory.matrix(M, H);
+  forward.gate_up_weight = memory.matrix(2 * F, H);
+  forward.down_weight = memory.matrix(H, F);
+  forward.out = memory.matrix(M, H);
   const size_t product = std::max(detail::gemm_workspace_bytes(M, 2 * F), detail::gemm_workspace_bytes(M, H));
   EXPECT_EQ(workspace_bytes(forward), part(M * 2 * F * 2) + part(M * F * 2) + product);
   forward.gate_up = memory.matrix(M, 2 * F);

@@ -53,7 +53,7 @@ class Groups : public testing::TestWithParam<int64_t> {
     b.dweight = dense(out.dweight.data(), DType::bf16, {D, W});
     b.dbias = dense(out.dbias.data(), DType::bf16, {D});
     std::vector<float> memory(workspace_bytes(b) / sizeof(float) + 64);
-    auto* aligned = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(memory.data()) + 127) / 128 * 128);
+    auto* aligned = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(memory.data()) + 255) / 256 * 256);
     EXPECT_TRUE(run(f, {}, {}).ok());
     const Status s = run(b, {aligned, workspace_bytes(b)}, {});
     EXPECT_TRUE(s.ok()) << s.text;

@@ -110,4 +110,16 @@ struct Range {
   bool allow_infinite = false;  // reals: +-inf is a legal value; NaN never is
 };
 
+namespace detail {
+
+// A parameter's gradient: written in any float dtype, or added to an f32 main gradient.
+template <class V>
+void describe_gradient(V& v, const char* name, Tensor& t, const Shape& shape, bool accumulate, Rule rule) {
+  if (!accumulate) return v.output(name, t, shape, rule);
+  rule.types = kF32;
+  v.inout(name, t, shape, rule);
+}
+
+}  // namespace detail
+
 }  // namespace fla

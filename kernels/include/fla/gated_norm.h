@@ -77,7 +77,7 @@ Status run(const GatedNormForward<kKind>&, Workspace, Stream);
 //   before:  dn = dy                dgate = dv u A'(gate)      y = n
 //   s = dn (weight + weight_offset) ;  dv = rstd (s - xhat mean_N(s xhat) - mean_N(s))     (rms: without mean_N(s))
 //   du = dv (after) or dv A(gate) (before), + dresidual_out ;  dx = du, dresidual = du
-//   dweight = sum_rows dn xhat ;  dbias = sum_rows dn
+//   dweight = sum_rows dn xhat ;  dbias = sum_rows dn             (accumulate: +=)
 //
 // Presence, promises, workspace and errors as NormBackward.
 template <NormKind kKind>
@@ -101,6 +101,7 @@ struct GatedNormBackward {
   GateActivation activation = GateActivation::swish;
   GateOrder gate_order = GateOrder::after;
   bool weight_per_group = false;
+  bool accumulate = false;  // add to dweight and dbias, which are f32 then
 };
 using LayerNormGatedBackward = GatedNormBackward<NormKind::layer>;
 using RmsNormGatedBackward = GatedNormBackward<NormKind::rms>;
@@ -111,6 +112,7 @@ void describe(V& v, GatedNormBackward<kKind>& a) {
   v.option("activation", a.activation, kGateActivations);
   v.option("gate_order", a.gate_order, kGateOrders);
   v.attribute("weight_per_group", a.weight_per_group);
+  v.attribute("accumulate", a.accumulate);
   const Dim M = v.dim("M"), G = v.dim("G", 1), N = v.dim("N");
   const Shape rows{M, G, N}, parameters = a.weight_per_group ? Shape{G, N} : Shape{N};
   constexpr Rule wanted{.presence = Presence::expected}, extra{.presence = Presence::optional};
@@ -127,8 +129,8 @@ void describe(V& v, GatedNormBackward<kKind>& a) {
   v.output("dx", a.dx, rows, {.presence = Presence::expected, .alias = &a.dy});
   if (gated) v.output("dgate", a.dgate, rows, {.presence = Presence::expected, .alias = &a.gate});
   v.output("dresidual", a.dresidual, rows, {.presence = Presence::optional, .alias = &a.dresidual_out});
-  v.output("dweight", a.dweight, parameters, {.presence = Presence::expected, .with = &a.weight});
-  v.output("dbias", a.dbias, parameters, extra);
+  detail::describe_gradient(v, "dweight", a.dweight, parameters, a.accumulate, {.presence = Presence::expected, .with = &a.weight});
+  detail::describe_gradient(v, "dbias", a.dbias, parameters, a.accumulate, extra);
   v.output("y", a.y, rows, {.presence = Presence::optional, .like = &a.dy});
 }
 

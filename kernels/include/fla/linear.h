@@ -6,19 +6,6 @@
 
 namespace fla {
 
-namespace detail {
-
-// A weight's gradient: written in the weight's dtype or f32, or added to an f32 main gradient.
-template <class V>
-void describe_weight_gradient(V& v, const char* name, Tensor& t, const Shape& shape, bool accumulate,
-                              const Tensor* weight) {
-  const Rule rule{.presence = Presence::expected, .types = accumulate ? kF32 : kFloats, .with = weight};
-  if (accumulate) v.inout(name, t, shape, rule);
-  else v.output(name, t, shape, rule);
-}
-
-}  // namespace detail
-
 // out = z linear_weight^T + linear_bias with z = GLU(x, y), rounded to the dtype of x; the product is summed in fp32 and
 // rounded once. z is not saved: backward makes it again. F inner width, O output width, M rows.
 //
@@ -83,7 +70,7 @@ void describe(V& v, GluLinearBackward& a) {
   v.input("dout", a.dout, {M, O}, {.like = &a.x});
   v.output("dx", a.dx, {M, F}, {.presence = Presence::expected, .alias = &a.x});
   v.output("dy", a.dy, {M, F}, {.presence = Presence::expected, .alias = &a.y});
-  detail::describe_weight_gradient(v, "dlinear_weight", a.dlinear_weight, {O, F}, a.accumulate, nullptr);
+  detail::describe_gradient(v, "dlinear_weight", a.dlinear_weight, {O, F}, a.accumulate, {.presence = Presence::expected});
   v.output("dlinear_bias", a.dlinear_bias, {O}, {.presence = Presence::optional});
 }
 
@@ -218,7 +205,7 @@ void describe(V& v, NormLinearBackward& a) {
   v.output("dresidual", a.dresidual, {M, C}, {.presence = Presence::optional, .alias = &a.dresidual_out});
   v.output("dweight", a.dweight, {C}, {.presence = Presence::expected, .with = &a.weight});
   v.output("dbias", a.dbias, {C}, extra);
-  detail::describe_weight_gradient(v, "dlinear_weight", a.dlinear_weight, {O, C}, a.accumulate, nullptr);
+  detail::describe_gradient(v, "dlinear_weight", a.dlinear_weight, {O, C}, a.accumulate, wanted);
   v.output("dlinear_bias", a.dlinear_bias, {O}, extra);
 }
 

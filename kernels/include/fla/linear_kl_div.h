@@ -63,8 +63,7 @@ void describe(V& v, LinearKlDivForwardBackward& a) {
   v.input("dloss", a.dloss, {1}, {.presence = Presence::optional, .types = kF32});
   v.output("loss", a.loss, {1}, {.types = kF32});
   v.output("dx", a.dx, {T, H}, {.presence = Presence::expected, .like = &a.x});
-  if (a.accumulate) v.inout("dweight", a.dweight, {classes, H}, {.presence = Presence::expected, .types = kF32});
-  else v.output("dweight", a.dweight, {classes, H}, {.presence = Presence::expected});
+  detail::describe_gradient(v, "dweight", a.dweight, {classes, H}, a.accumulate, {.presence = Presence::expected});
 }
 
 LinearLossPlan plan(const LinearKlDivForwardBackward&);

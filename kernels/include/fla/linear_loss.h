@@ -101,10 +101,8 @@ void describe_linear_loss_outputs(V& v, A& a, Dim T) {
 template <class V, class A>
 void describe_linear_loss_gradients(V& v, A& a, Dim T, Dim H, Dim classes) {
   v.output("dx", a.dx, {T, H}, {.presence = Presence::expected});
-  if (a.accumulate) v.inout("dweight", a.dweight, {classes, H}, {.presence = Presence::expected, .types = kF32});
-  else v.output("dweight", a.dweight, {classes, H}, {.presence = Presence::expected});
-  if (a.accumulate) v.inout("dbias", a.dbias, {classes}, {.presence = Presence::optional, .types = kF32});
-  else v.output("dbias", a.dbias, {classes}, {.presence = Presence::optional});
+  describe_gradient(v, "dweight", a.dweight, {classes, H}, a.accumulate, {.presence = Presence::expected});
+  describe_gradient(v, "dbias", a.dbias, {classes}, a.accumulate, {.presence = Presence::optional});
 }
 }  // namespace detail
 

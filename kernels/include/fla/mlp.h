@@ -101,12 +101,12 @@ void describe(V& v, GatedMlpBackward& a) {
   v.input("z", a.z, {M, F}, extra);
   v.input("dout", a.dout, {M, H}, {.like = &a.x});
   v.output("dx", a.dx, {M, H}, {.presence = Presence::expected});
-  detail::describe_weight_gradient(v, "dgate_up_weight", a.dgate_up_weight, {2 * F, H}, a.accumulate,
-                                   &a.gate_up_weight);
-  detail::describe_weight_gradient(v, "dgate_weight", a.dgate_weight, {F, H}, a.accumulate, &a.gate_weight);
-  detail::describe_weight_gradient(v, "dup_weight", a.dup_weight, {F, H}, a.accumulate, &a.up_weight);
+  const auto of = [](const Tensor& weight) { return Rule{.presence = Presence::expected, .with = &weight}; };
+  detail::describe_gradient(v, "dgate_up_weight", a.dgate_up_weight, {2 * F, H}, a.accumulate, of(a.gate_up_weight));
+  detail::describe_gradient(v, "dgate_weight", a.dgate_weight, {F, H}, a.accumulate, of(a.gate_weight));
+  detail::describe_gradient(v, "dup_weight", a.dup_weight, {F, H}, a.accumulate, of(a.up_weight));
   v.output("dgate_up_bias", a.dgate_up_bias, {2 * F}, bias);
-  detail::describe_weight_gradient(v, "ddown_weight", a.ddown_weight, {H, F}, a.accumulate, nullptr);
+  detail::describe_gradient(v, "ddown_weight", a.ddown_weight, {H, F}, a.accumulate, {.presence = Presence::expected});
   v.output("ddown_bias", a.ddown_bias, {H}, bias);
 }
 

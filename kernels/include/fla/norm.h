@@ -86,10 +86,11 @@ Status run(const NormForward<kKind, kPerGroup>&, Workspace, Stream);
 //   du = rstd * (s - xhat * mean_N(s * xhat) - mean_N(s)) + dresidual_out     fp32, rounded once per destination
 //                                                     (kind rms: without mean_N(s))
 //   dx = du, dresidual = du                           in their own dtypes
-//   dweight = sum_rows dy * xhat ;  dbias = sum_rows dy           fp32, fixed order, rounded once
+//   dweight = sum_rows dy * xhat ;  dbias = sum_rows dy           fp32, fixed order, rounded once; accumulate: +=
 //   y = xhat * (weight + weight_offset) + bias        recomputed on request
 //
-// Only the gradients whose pointers are set are computed. M = 0 writes zeros to dweight and dbias.
+// Only the gradients whose pointers are set are computed. M = 0 writes zeros to dweight and dbias, or leaves them
+// where it would add.
 // When dresidual is null although a residual existed, its value is that of dx. Deterministic.
 // Workspace: fp32 partial sums, workspace_bytes(args); 0 when neither dweight nor dbias is asked for.
 // Errors as forward; null_pointer when a statistic is missing; invalid_argument when both or neither of x and
@@ -112,6 +113,7 @@ struct NormBackward {
   float weight_offset = 0;
   NormKind kind = kKind;
   bool weight_per_group = kPerGroup;
+  bool accumulate = false;  // add to dweight and dbias, which are f32 then
 };
 using LayerNormBackward = NormBackward<NormKind::layer, false>;
 using RmsNormBackward = NormBackward<NormKind::rms, false>;
@@ -122,6 +124,7 @@ void describe(V& v, NormBackward<kKind, kPerGroup>& a) {
   v.attribute("weight_offset", a.weight_offset);
   v.option("kind", a.kind, kNormKinds);
   v.attribute("weight_per_group", a.weight_per_group);
+  v.attribute("accumulate", a.accumulate);
   const Dim M = v.dim("M"), G = v.dim("G", 1), N = v.dim("N");
   const Shape rows{M, G, N}, parameters = a.weight_per_group ? Shape{G, N} : Shape{N};
   constexpr Rule wanted{.presence = Presence::expected}, extra{.presence = Presence::optional};
@@ -135,8 +138,8 @@ void describe(V& v, NormBackward<kKind, kPerGroup>& a) {
   v.input("dresidual_out", a.dresidual_out, rows, extra);
   v.output("dx", a.dx, rows, {.presence = Presence::expected, .alias = &a.dy});
   v.output("dresidual", a.dresidual, rows, {.presence = Presence::optional, .alias = &a.dresidual_out});
-  v.output("dweight", a.dweight, parameters, {.presence = Presence::expected, .with = &a.weight});
-  v.output("dbias", a.dbias, parameters, extra);
+  detail::describe_gradient(v, "dweight", a.dweight, parameters, a.accumulate, {.presence = Presence::expected, .with = &a.weight});
+  detail::describe_gradient(v, "dbias", a.dbias, parameters, a.accumulate, extra);
   v.output("y", a.y, rows, {.presence = Presence::optional, .like = &a.dy});
 }
 
