@@ -1,3 +1,4 @@
+#include "reference/conv.h"
 #include "reference/long_conv.h"
 
 #include "reference/tests/enclosure.h"
@@ -26,6 +27,21 @@ TEST(LongConv, GivesHandComputedValues) {
   evaluate<double>(a);
   EXPECT_EQ(t["y"], (std::vector<double>{2 * (110 + 2000 + 0.5), 2 * (220 + 1 + 3000 + 1), 2 * (330 + 2 + 4000 + 1.5),
                                          2 * (440 + 3 + 2)}));
+}
+
+// The short convolution has its taps in the order of the tokens, and its residual is the skip.
+TEST(LongConv, IsTheShortConvolutionOfReversedTaps) {
+  Tensors<double> t;
+  LongConvForward a = forward(t, 3, {});
+  t["k"] = {10, 1, -7};
+  evaluate<double>(a);
+  Tensors<double> s;
+  CausalConv1dForward b;
+  allocate(b, {{"B", 1}, {"T", 4}, {"D", 1}, {"W", 3}}, {"residual"}, s);
+  s["x"] = s["residual"] = t["u"];
+  s["weight"] = {-7, 1, 10};
+  evaluate<double>(b);
+  EXPECT_EQ(t["y"], s["y"]);
 }
 
 // fla's filters longer than L + 1 reach the future: tap 2 L - 1 meets the next token.

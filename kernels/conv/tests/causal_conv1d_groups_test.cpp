@@ -1,4 +1,5 @@
-// What case strings cannot say: ids of sequences that lie one behind the other, none twice, are packed sequences.
+// What case strings cannot say: ids of sequences that lie one behind the other, none twice, are packed sequences; and packed
+// sequences do not know their neighbours.
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -77,6 +78,23 @@ TEST_P(Groups, ThatComeBackSeeEachOther) {
   ids[0] = 7;
   EXPECT_FALSE(outputs({}, grouped).y == back.y);  // token 2 saw token 0
   EXPECT_FALSE(back.y == apart.y);
+}
+
+TEST_P(Groups, PackedInAnotherOrderGiveTheSameBits) {
+  const std::vector<uint16_t> y = outputs(packed, {}).y, x_before = x;
+  std::vector<uint16_t> y_moved;
+  x.clear();
+  offsets = {0};
+  for (size_t n = kOffsets.size() - 1; n-- > 0;) {  // the last sequence first
+    const auto piece = [&](const std::vector<uint16_t>& v, std::vector<uint16_t>& out) {
+      out.insert(out.end(), v.begin() + kOffsets[n] * D, v.begin() + kOffsets[n + 1] * D);
+    };
+    piece(x_before, x);
+    piece(y, y_moved);
+    offsets.push_back(offsets.back() + kOffsets[n + 1] - kOffsets[n]);
+  }
+  packed.data = offsets.data();
+  EXPECT_TRUE(outputs(packed, {}).y == y_moved);
 }
 
 TEST(CausalConv1d, GroupsExcludeOffsetsAndStates) {
