@@ -154,7 +154,7 @@ int64_t Generator::group(int64_t index) const {
   if (!runs_.empty()) {
     const int64_t round = t / runs_.back(), within = t % runs_.back();
     const auto run = std::upper_bound(runs_.begin(), runs_.end(), within) - runs_.begin() - 1;
-    return round * static_cast<int64_t>(runs_.size()) + run;
+    return round * (static_cast<int64_t>(runs_.size()) - 1) + run;
   }
   constexpr int64_t kCell = 32;
   const int64_t cell = t / kCell;

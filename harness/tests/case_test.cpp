@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "harness/case_keys.h"
+#include "harness/problem.h"
 #include "harness/suite.h"
 
 namespace fla::harness {
@@ -127,7 +128,7 @@ TEST(Case, RefusesWhatContradictsTheSignature) {
 
 TEST(Case, RefusesKeysThatSpeakOfNothing) {
   expect_refused("rms_norm.fwd:M=2,N=2,ignore=0.5", "no labels");
-  expect_refused("rms_norm.fwd:M=2,N=2,lens=1+1", "no offsets");
+  expect_refused("rms_norm.fwd:M=2,N=2,lens=1+1", "no packed sequences");
   expect_refused("causal_conv1d.fwd:T=2,D=2,offsets.invalid=1", "no offsets");
   expect_refused("causal_conv1d.fwd:T=2,D=2,N=3", "N: no tensor");
 }
@@ -139,6 +140,14 @@ TEST(Case, RefusesLengthsThatDoNotFit) {
   expect_refused("causal_conv1d.fwd:T=4,D=2,cu_seqlens=i32,lens=-1+5", "negative");
   expect_refused("causal_conv1d.fwd:T=4,D=2,cu_seqlens=i32,lens=9223372036854775807+9223372036854775807",
                  "lens");
+}
+
+TEST(Case, IdsOfSequencesComeInRunsOfSomeLength) {
+  const Problem p = make_problem(parse_case("causal_conv1d.fwd:B=2,T=7,D=1,seq_idx=i32,lens=2+1"));
+  EXPECT_EQ(p.values[static_cast<size_t>(p.index_of("seq_idx"))].integer,
+            (std::vector<int64_t>{0, 0, 1, 2, 2, 3, 4, 0, 0, 1, 2, 2, 3, 4}));
+  expect_refused("causal_conv1d.fwd:T=4,D=2,seq_idx=i32,lens=equal", "need lengths");
+  expect_refused("causal_conv1d.fwd:T=4,D=2,seq_idx=i32,lens=0", "need lengths");
 }
 
 TEST(Case, NearestIsSilentWhenNothingIsNear) {
