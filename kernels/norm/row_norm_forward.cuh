@@ -27,7 +27,8 @@ constexpr int resident_lane_blocks() {
 }
 
 // Short rows: several lanes share a row, several rows share a warp; the rows of one group of lanes have the same
-// parameters. Lanes beyond the last row work on one again without storing, so that every lane reaches the shuffles.
+// parameters. Lanes beyond the last row hold zeros and store nothing, so that every lane reaches the shuffles; they read no row,
+// which its owner may be overwriting.
 template <class T, class S, class W, int kVectors, Form kForm>
 FLA_DEVICE void forward_lanes(const ForwardArgs& a, uint32_t block) {
   constexpr int kWidth = 16 / sizeof(T), kTurns = kMostTurns<S, kVectors, kForm>;
@@ -44,8 +45,9 @@ FLA_DEVICE void forward_lanes(const ForwardArgs& a, uint32_t block) {
   FLA_UNROLL
   for (uint32_t i = 0; i < kTurns; ++i) {
     rows[i] = {is_mine(i) ? first.m + i : 0, first.g};
-    held[i].read(a, rows[i], lane, lanes, vectors);
-    gate[i].read(a, rows[i], lane, lanes, vectors);
+    const int end = is_mine(i) ? vectors : 0;
+    held[i].read(a, rows[i], lane, lanes, end);
+    gate[i].read(a, rows[i], lane, lanes, end);
   }
   constexpr Fetch kFetch =
       kVectors * kParameterRegisters<W, kWidth, kForm> <= 16 ? Fetch::beside_row : Fetch::with_vector;
