@@ -37,7 +37,7 @@ class Device {
   virtual size_t guard_bytes() const { return 4096; }
   virtual void* allocate(size_t bytes) = 0;  // 256-byte aligned; throws OutOfMemory
   virtual void release(void*) = 0;
-  virtual void upload(void* device, const void* host, size_t bytes) = 0;
+  virtual void upload(void* device, const void* host, size_t bytes) = 0;  // has arrived when it returns
   virtual void download(void* host, const void* device, size_t bytes) = 0;
   virtual Stream stream(int index) = 0;  // non-blocking streams, made on demand; the emulator's are null
   virtual void synchronize() = 0;        // throws DeviceLost

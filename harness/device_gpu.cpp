@@ -91,7 +91,10 @@ class GpuDevice : public Device {
   void release(void* memory) override { cudaFree(memory); }
 
   void upload(void* device, const void* host, size_t bytes) override {
-    require(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), "upload");
+    // A plain copy from pageable memory returns once its bytes are staged: what still travels would land on top of what a
+    // kernel on a non-blocking stream has written by then.
+    require(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, cudaStreamLegacy), "upload");
+    require(cudaStreamSynchronize(cudaStreamLegacy), "upload");
   }
   void download(void* host, const void* device, size_t bytes) override {
     require(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost), "download");
