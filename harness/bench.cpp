@@ -38,8 +38,7 @@ using Products = std::vector<detail::GemmRecorder::Call>;
 class Bench {
  public:
   Bench(const Case& c, Device& device, Timer& timer, const RunInfo& run, const BenchOptions& options, Result& r)
-      : device_(device), timer_(timer), options_(options), problem_(make_problem(c)), traffic_(traffic_of(problem_)), r_(r) {
-    problem_.quiet = false;
+      : device_(device), timer_(timer), options_(options), problem_(make_timed_problem(c)), traffic_(traffic_of(problem_)), r_(r) {
     const int sets = rotation_for(traffic_.bytes(), run.l2_bytes, kMostSets);
     cold_.sets = options.cold ? sets : 0;
     hot_.sets = options.hot && (sets == 0 || traffic_.bytes() <= kHotLimit) ? 1 : 0;

@@ -1,5 +1,6 @@
 #include "harness/poison.h"
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -70,18 +71,19 @@ void fill_guard(uint64_t seed, uintptr_t address, size_t count, void* bytes) {
 
 uint64_t hash_bytes(uint64_t seed, const void* bytes, size_t count) {
   const auto* in = static_cast<const unsigned char*>(bytes);
-  uint64_t h = mix(seed ^ count);
-  while (count >= 8) {
-    uint64_t word;
-    std::memcpy(&word, in, 8);
+  uint64_t lanes[4];  // of independent products: one alone waits for its last
+  for (uint64_t l = 0; l < 4; ++l) lanes[l] = mix(seed ^ count ^ l << 56);
+  const auto absorb = [](uint64_t& h, const unsigned char* from, size_t size) {
+    uint64_t word = 0;
+    std::memcpy(&word, from, size);
     h = (h ^ word) * 0x9fb21c651e98df25u;
     h ^= h >> 32;
-    in += 8;
-    count -= 8;
-  }
-  uint64_t tail = 0;
-  std::memcpy(&tail, in, count);
-  return mix(h ^ tail);
+  };
+  for (; count >= 32; in += 32, count -= 32)
+    for (size_t l = 0; l < 4; ++l) absorb(lanes[l], in + 8 * l, 8);
+  for (; count > 0; in += std::min<size_t>(count, 8), count -= std::min<size_t>(count, 8))
+    absorb(lanes[count / 8], in, std::min<size_t>(count, 8));
+  return mix(mix(mix(mix(lanes[0]) ^ lanes[1]) ^ lanes[2]) ^ lanes[3]);
 }
 
 }  // namespace fla::harness

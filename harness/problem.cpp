@@ -333,11 +333,18 @@ void check_keys(const Case& c, const Shapes& s) {
   if (s.forward) saved_fields(s.problem, *s.forward);
 }
 
-void generate_inputs(Problem& p) {
+// A large weight: of its values nothing is sampled, and all of them are kept to be judged.
+bool is_large_weight(const Problem& p, const Field& f) {
+  const Tensor& t = p.args.tensor(f);
+  return t && f.role == Role::input && f.content.kind == Content::real && sample_axis_of(p, f) < 0 && count(t) > kWholeProblemElements;
+}
+
+template <class Keep>
+void generate_inputs(Problem& p, const Keep& keep) {
   p.values.resize(p.signature.fields.size());
   for (size_t i = 0; i < p.signature.fields.size(); ++i) {
     const Field& f = p.signature.fields[i];
-    if (p.args.tensor(f) && (f.role == Role::input || f.role == Role::inout)) generate_values(p, i);
+    if (p.args.tensor(f) && (f.role == Role::input || f.role == Role::inout) && keep(f)) generate_values(p, i);
   }
 }
 
@@ -374,14 +381,28 @@ Problem make_problem(const Case& c, bool values) {
   check_keys(c, s);
   if (!values) return std::move(s.problem);
   s.problem.sample = choose_sample(s.problem);
-  generate_inputs(s.problem);
+  const auto all = [](const Field&) { return true; };
+  generate_inputs(s.problem, all);
   if (!s.forward) return std::move(s.problem);
   // Same seed, same names: the forward's inputs are the backward's.
   if (!c.find("seed")) s.forward->origin.values.emplace_back("seed", std::to_string(c.seed()));
   s.forward->sample = s.problem.sample;
-  generate_inputs(*s.forward);
+  generate_inputs(*s.forward, all);
   take_saved(s.problem, *s.forward);
   return std::move(s.problem);
+}
+
+Problem make_timed_problem(const Case& c) {
+  Problem p = make_problem(c, false);
+  const auto large = [&](const Field& f) { return is_large_weight(p, f); };
+  if (std::none_of(p.signature.fields.begin(), p.signature.fields.end(), large)) {
+    p = make_problem(c);
+  } else {
+    p.sample = choose_sample(p);
+    generate_inputs(p, [&](const Field& f) { return !large(f); });
+  }
+  p.quiet = false;
+  return p;
 }
 
 std::string shape_text(const Case& c) {

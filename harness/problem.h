@@ -60,6 +60,10 @@ inline constexpr int64_t kWholeProblemElements = int64_t{1} << 21;
 // With `values` false, only shapes and bytes (for --dry-run and memory planning).
 Problem make_problem(const Case&, bool values = true);
 
+// The problem with quiet = false. Large weights have no `values`, which nobody will judge (fill_storage makes them as it does
+// what lies outside a sample), and where there are such, saved tensors hold random numbers.
+Problem make_timed_problem(const Case&);
+
 // Extents, presence and dtypes in one line: two cases with the same text differ in attributes, layout or data only.
 std::string shape_text(const Case&);
 

@@ -1,5 +1,6 @@
 #include "harness/trial.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace fla::harness {
@@ -33,8 +34,10 @@ Trial::Trial(const Problem& problem_, Device& device_)
 void Trial::prepare(Poison poison, const Problem& contents) {
   buffers.prepare(poison, contents);
   workspace_->arm(poison);
-  const std::vector<unsigned char> bytes = poisoned_bytes(poison, workspace_->bytes());
-  if (!bytes.empty()) device.upload(workspace_->data(), bytes.data(), bytes.size());
+  constexpr size_t kChunk = size_t{16} << 20;  // of whole pairs of the poison
+  const std::vector<unsigned char> image = poisoned_bytes(poison, std::min(workspace_->bytes(), kChunk));
+  for (size_t at = 0; at < workspace_->bytes(); at += kChunk)
+    device.upload(workspace_->data() + at, image.data(), std::min(workspace_->bytes() - at, kChunk));
   poison_ = poison;
 }
 

@@ -130,17 +130,22 @@ void fill_storage(const Problem& p, int field, int64_t first, int64_t count, voi
   const Tensor& t = p.args.tensor(f);
   const HostTensor& host = p.values[index];
   const int axis = p.sample.empty() ? -1 : sample_axis_of(p, f);
-  if (axis < 0) {
+  const bool kept = !host.size.empty() || t.rank == 0;
+  if (kept && axis < 0) {
     in_parallel(count, [&](int64_t from, int64_t to) {
       encode(t.dtype, host, first + from, to - from, static_cast<char*>(bytes) + from * size_of(t.dtype));
     });
     return;
   }
+  const Generator make(p, field);
+  const Bulk bulk(p, f, t.dtype, make);
+  if (!kept) {
+    in_parallel(count, [&](int64_t from, int64_t to) { bulk.fill(first + from, to - from, bytes, from); });
+    return;
+  }
   const SampleMap map(t, axis, static_cast<int64_t>(p.sample.size()));
   std::vector<int64_t> position(static_cast<size_t>(map.whole), -1);
   for (size_t s = 0; s < p.sample.size(); ++s) position[static_cast<size_t>(p.sample[s])] = static_cast<int64_t>(s);
-  const Generator make(p, field);
-  const Bulk bulk(p, f, t.dtype, make);
   in_parallel(count, [&](int64_t from, int64_t to) {
     store_runs(map, position, t.dtype, host, bulk, first + from, first + to, first, bytes);
   });

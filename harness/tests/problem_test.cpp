@@ -241,6 +241,19 @@ TEST(Storage, OfAWholeProblemIsItsValues) {
   EXPECT_TRUE(std::equal(some.begin(), some.end(), host(p, "x").real.begin() + 777));
 }
 
+TEST(Storage, OfALargeWeightToBeTimedIsLikeData) {
+  const Problem p = make_timed_problem(parse_case("linear_cross_entropy.fwd:T=64,H=256,V=16384,x=bf16"));
+  EXPECT_FALSE(p.quiet);
+  EXPECT_TRUE(host(p, "weight").real.empty());
+  EXPECT_FALSE(host(p, "x").real.empty());
+  const std::vector<double> whole = stored(p, "weight", 0, 256 * 16384), part = stored(p, "weight", 12345, 300000);
+  EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + 12345));
+  double squares = 0;
+  for (const double v : whole) squares += v * v;
+  EXPECT_NEAR(squares / static_cast<double>(whole.size()), 1, 0.1);
+  EXPECT_FALSE(host(make_timed_problem(parse_case("rms_norm.bwd:M=4,N=64")), "rstd").real.empty());  // nothing large
+}
+
 // Splits what is stored of a field into the sample's elements, in order, and the others.
 struct StoredParts {
   std::vector<double> sample, others;
