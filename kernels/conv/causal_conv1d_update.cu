@@ -1,10 +1,12 @@
 // Decode step of the causal convolution: the state shifted in place. A thread owns as many channels as fill whole
 // 16-byte vectors of the state [Q, D, S] (2 channels at S = 4 in 16 bits), so that the state is read and written once in
 // full vectors, for up to 4 sequences: all their loads leave together, and the filters, as many bytes as a state, are
-// read once for all. Other layouts take a thread per channel and sequence.
+// read once for all. Other layouts take a thread per channel and sequence. A decode step is small: its launch overlaps the
+// end of the kernel before.
 #include "common/alignment.h"
 #include "common/dispatch.h"
 #include "common/launch.h"
+#include "common/ptx.cuh"
 #include "common/workspace.h"
 #include "conv/causal_conv1d_state.cuh"
 #include "conv/causal_window.cuh"
@@ -76,6 +78,8 @@ FLA_DEVICE void update_sequence(const UpdateArgs& a, const Filter<W, V>& filter,
 
 template <class T, int W>
 FLA_KERNEL void FLA_BOUNDS(kUpdateThreads, W == 3 ? 4 : 8) update_vectors(FLA_PARAMETERS UpdateArgs a) {
+  wait_for_predecessor();
+  release_dependents();
   constexpr int V = kUpdateChannels<T, W>;
   constexpr int kSequences = kMostSequences<W>;
   const uint32_t group = blockIdx.x / a.blocks_per_row, block = blockIdx.x - group * a.blocks_per_row;
@@ -111,6 +115,7 @@ FLA_KERNEL void FLA_BOUNDS(kUpdateThreads, W == 3 ? 4 : 8) update_vectors(FLA_PA
 }
 
 FLA_KERNEL void FLA_BOUNDS(kUpdateThreads, 8) update_channels(FLA_PARAMETERS UpdateArgs a) {
+  wait_for_predecessor();
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kUpdateThreads + threadIdx.x;
   const int64_t n = index / a.channels, d = index - n * a.channels, taps = a.filter.taps;
   if (n >= a.sequences) return;
@@ -173,11 +178,12 @@ Status update(const CausalConv1dUpdate& a, UpdateArgs& args, Stream stream) {
     args.blocks_per_row = static_cast<uint32_t>(blocks);
     args.sequences_each = sequences_each(args.sequences, divide_up(args.channels, V), kMostSequences<W>);
     const int64_t groups = divide_up(args.sequences, args.sequences_each);
-    return launch<&update_vectors<T, W>>({.grid = groups * blocks, .block = kUpdateThreads, .stream = stream}, args);
+    return launch<&update_vectors<T, W>>({.grid = groups * blocks, .block = kUpdateThreads, .stream = stream, .dependent = true}, args);
   }
   return launch<&update_channels>({.grid = divide_up(args.sequences * args.channels, kUpdateThreads),
                                    .block = kUpdateThreads,
-                                   .stream = stream},
+                                   .stream = stream,
+                                   .dependent = true},
                                   args);
 }
 
