@@ -196,12 +196,15 @@ constexpr Bound erf_(const Bound& a) {
   });
 }
 constexpr Sigmoid<Bound> sigmoid_(const Bound& a) {
-  const Sigmoid<double> s = sigmoid_(a.v);
-  const double moved = s.plus * s.minus * bound::growth(a.e);
-  Sigmoid<Bound> r{bound::settled(s.plus, moved + bound::ulps(kFunctionError.sigmoid, s.plus) + kExpFlush),
-                   bound::settled(s.minus, moved + bound::ulps(kFunctionError.sigmoid, s.minus) + kExpFlush)};
-  if (a.ambiguous) [[unlikely]] {
-    const Sigmoid<Bound> other = sigmoid_(bound::alternative(a));
+  const auto certain = [](const Bound& p) {
+    const Sigmoid<double> s = sigmoid_(p.v);
+    const double moved = s.plus * s.minus * bound::growth(p.e);
+    return Sigmoid<Bound>{bound::settled(s.plus, moved + bound::ulps(kFunctionError.sigmoid, s.plus) + kExpFlush),
+                          bound::settled(s.minus, moved + bound::ulps(kFunctionError.sigmoid, s.minus) + kExpFlush)};
+  };
+  Sigmoid<Bound> r = certain(a);
+  if (a.ambiguous) [[unlikely]] {  // not by recursion: a GPU's stacks are sized for what the compiler can foresee
+    const Sigmoid<Bound> other = certain(bound::alternative(a));
     r = {bound::with_other(r.plus, other.plus), bound::with_other(r.minus, other.minus)};
   }
   return r;
