@@ -16,9 +16,20 @@ bool must_be_neutral(const Problem& p, const Field& f) {
   return f.content.kind == Content::labels || is_upstream(p, f) || is_saved(p, f);
 }
 
+// What sums over rows needs rows that add nothing: of ignored labels, or of zero upstream gradients.
+bool sums_are_of_the_sample(const Problem& p) {
+  const auto& fields = p.signature.fields;
+  const bool sums = std::any_of(fields.begin(), fields.end(), [&](const Field& f) {
+    return f.role == Role::output && p.args.tensor(f) && sample_axis_of(p, f) < 0;
+  });
+  return !sums || std::any_of(fields.begin(), fields.end(), [&](const Field& f) {
+    return p.args.tensor(f) && sample_axis_of(p, f) >= 0 && (f.content.kind == Content::labels || is_upstream(p, f));
+  });
+}
+
 bool can_be_sampled(const Problem& p) {
   if (const std::string& key = p.origin.direction->coupled_by; !key.empty() && p.origin.find(key)) return false;
-  return std::none_of(p.signature.fields.begin(), p.signature.fields.end(), [&](const Field& f) {
+  return sums_are_of_the_sample(p) && std::none_of(p.signature.fields.begin(), p.signature.fields.end(), [&](const Field& f) {
     return p.args.tensor(f) && sample_axis_of(p, f) >= 0 && is_broadcast(p, f) && must_be_neutral(p, f);
   });
 }

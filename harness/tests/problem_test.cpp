@@ -210,6 +210,13 @@ TEST(Sample, ABroadcastGradientIsJudgedWhole) {
   EXPECT_FALSE(made("swiglu.bwd:M=40000,F=64,x=bf16,y.broadcast=1").sample.empty());
 }
 
+// Nothing makes a row of a distillation loss add nothing but an ignored label.
+TEST(Sample, SumsOverRowsAreSampledOnlyWhereTheOthersAddNothing) {
+  EXPECT_TRUE(made("kl_div_logits.fwd_bwd:T=64,V=40000").sample.empty());
+  EXPECT_FALSE(made("kl_div_logits.fwd_bwd:T=64,V=40000,labels=i32").sample.empty());
+  EXPECT_FALSE(made("kl_div_logits.fwd_bwd:T=64,V=40000,reduction=none").sample.empty());
+}
+
 TEST(Sample, ItsPartIsAProblemOfItsOwn) {
   const Problem p = made(kLarge), part = sampled(p);
   EXPECT_TRUE(part.sample.empty());
