@@ -14,14 +14,29 @@ namespace {
 constexpr int kFillThreads = 256;
 constexpr int64_t kFillBlocks = 1 << 16;
 
-// The product of no terms: rows of bias, or zeros.
+// Rows of bias, or zeros, and a dense fp32 product where there is one.
 FLA_KERNEL void FLA_BOUNDS(kFillThreads, 4)
-    fill_rows_kernel(AnyFloat out, AnyFloat bias, int64_t rows, int64_t columns, int64_t stride) {
+    fill_rows_kernel(AnyFloat out, AnyFloat bias, const float* product, int64_t rows, int64_t columns, int64_t stride) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * kFillThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kFillThreads + threadIdx.x; i < rows * columns; i += step) {
     const int64_t row = i / columns, column = i % columns;
-    store_float(out, row * stride + column, bias ? load_float(bias, column) : 0.0f);
+    const float start = bias ? load_float(bias, column) : 0.0f;
+    store_float(out, row * stride + column, product ? start + product[i] : start);
   }
+}
+
+Status fill_rows(const Gemm& g, const float* product, Stream stream) {
+  const int64_t m = g.m(), n = g.n();
+  return launch<&fill_rows_kernel>(
+      {.grid = std::min(divide_up(m * n, kFillThreads), kFillBlocks), .block = kFillThreads, .stream = stream},
+      any_float(g.c), any_float(g.bias), product, m, n, m > 1 ? g.c.stride[0] : n);
+}
+
+// Where operands are not made of 16-byte vectors, cuBLASLt has kernels for products of one or two rows that round the product
+// before they add the bias (seen in 13.0 on an H200, K >= 200). There it gets no bias, and an fp32 result in the workspace.
+bool adds_bias_itself(const Gemm& g, size_t product_bytes, size_t workspace) {
+  constexpr int64_t kVector = 8;
+  return g.bias && size_of(g.c.dtype) == 2 && !all_rows_allow(kVector, g.a, g.b, g.c) && 2 * product_bytes <= workspace;
 }
 
 thread_local GemmRecorder* recorder = nullptr;
@@ -77,12 +92,15 @@ Status gemm(const Gemm& g, Workspace workspace, Stream stream) {
   if (Status s = check_workspace(workspace, needed); !s.ok()) return s;
   if (m == 0 || n == 0) return {};
   if (recorder) recorder->calls.push_back({g, workspace});
-  if (k > 0) return multiply(g, {workspace.data, needed}, stream);
-  if (g.accumulate) return {};
-  const int64_t stride = m > 1 ? g.c.stride[0] : n;
-  return launch<&fill_rows_kernel>(
-      {.grid = std::min(divide_up(m * n, kFillThreads), kFillBlocks), .block = kFillThreads, .stream = stream},
-      any_float(g.c), any_float(g.bias), m, n, stride);
+  if (k == 0) return g.accumulate ? Status{} : fill_rows(g, nullptr, stream);
+  const size_t product_bytes = align_workspace(static_cast<size_t>(m * n) * sizeof(float));
+  if (!adds_bias_itself(g, product_bytes, needed)) return multiply(g, {workspace.data, needed}, stream);
+  Gemm product = g;
+  product.bias = {};
+  product.c = matrix(workspace.data, DType::f32, m, n);
+  if (Status s = multiply(product, {static_cast<char*>(workspace.data) + product_bytes, needed - product_bytes}, stream); !s.ok())
+    return s;
+  return fill_rows(g, static_cast<const float*>(workspace.data), stream);
 }
 
 }  // namespace fla::detail
