@@ -14,6 +14,8 @@ using harness::Timing;
 
 namespace {
 
+constexpr size_t kDetailedCases = 2000;  // beyond, a page with the details of all is too large for browsers
+
 std::string measured_cell(double value, const std::string& text) {
   return number_cell(value, value > 0 ? text : "");
 }
@@ -150,15 +152,18 @@ std::string html_cases(const harness::RunResult& run, const Peers* peers, const 
     html += element("th", title);
   }
   html += "</tr></thead>\n";
+  const bool brief = run.cases.size() > kDetailedCases;
   for (size_t i = 0; i < run.cases.size(); ++i) {
     const Result& r = run.cases[i];
     const std::string anchor = prefix + "-c" + std::to_string(i);
     html += "<tbody id=\"" + anchor + "\" data-case=\"" + escape_markup(r.case_text) + "\">" +
-            case_row(r, peers, anchor) + "<tr class=\"more\"><td colspan=\"12\"><details" +
-            (harness::is_failure(r.status) ? " open" : "") + "><summary>details</summary>" +
-            html_case_details(r, peers) + "</details></td></tr></tbody>\n";
+            case_row(r, peers, anchor);
+    if (!brief || r.timed || r.status != CaseStatus::passed)
+      html += std::string("<tr class=\"more\"><td colspan=\"12\"><details") + (harness::is_failure(r.status) ? " open" : "") +
+              "><summary>details</summary>" + html_case_details(r, peers) + "</details></td></tr>";
+    html += "</tbody>\n";
   }
-  return html + "</table>\n";
+  return html + "</table>\n" + (brief ? "<p>Details of what passed and was not timed are in the JSON.</p>\n" : "");
 }
 
 }  // namespace fla::reports

@@ -20,7 +20,7 @@ template <class V, Is<harness::Check> T>
 void fields(V& v, T& r) {
   v("name", r.name);
   v("status", r.status);
-  v("bound_used", r.bound_used);
+  v.sparse("bound_used", r.bound_used);
   v.sparse("max_error", r.max_error);
   v.sparse("max_ulp", r.max_ulp);
   v.sparse("mean_ulp", r.mean_ulp);

@@ -115,6 +115,25 @@ TEST(Html, AnImpossibleShareIsDrawnAsAnError) {
   EXPECT_TRUE(contains(html, "above the measured ceiling"));
 }
 
+TEST(Html, OfThousandsOfCasesOnlyFailedAndTimedOnesHaveDetails) {
+  RunResult run = bench_run();
+  harness::Result plain = run.cases[0];
+  plain.timed = false;
+  plain.status = harness::CaseStatus::passed;
+  const auto details = [&] {
+    const std::string html = html_page({run}, nullptr);
+    size_t found = 0;
+    for (size_t at = html.find("<summary>details"); at != std::string::npos; at = html.find("<summary>details", at + 1)) ++found;
+    return found;
+  };
+  run.cases = {run.cases[0], run.cases[1]};  // timed, failed
+  run.cases[0].timed = true;
+  run.cases.insert(run.cases.end(), 100, plain);
+  EXPECT_EQ(details(), 102u);
+  run.cases.insert(run.cases.end(), 2000, plain);
+  EXPECT_EQ(details(), 2u);
+}
+
 TEST(Html, SeveralRunsHaveDistinctAnchors) {
   const std::string html = html_page({sample_run(), sample_run()}, nullptr);
   EXPECT_TRUE(contains(html, "id=\"r0-c1\""));
