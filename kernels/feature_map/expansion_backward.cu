@@ -10,7 +10,8 @@ namespace fla::detail {
 namespace {
 
 constexpr int kBlock = 4;                         // elements of a thread
-constexpr int64_t kResidentBlocks = 4 * 132;      // with column sums, whatever the GPU has: their order depends on it
+constexpr int64_t kMultiprocessors = 132;         // with column sums, whatever the GPU has: their order depends on it
+constexpr int64_t kResidentBlocks = 4 * kMultiprocessors;
 constexpr size_t kTileBytes = 56 * 1024, kMostTileBytes = 200 * 1024;
 
 // The sums of elements i0 .. i0 + 3 of one row, to where the row's dv (and dw) lie.
@@ -163,7 +164,8 @@ struct Plan {
     }
     tiles = divide_up(t.rows, tile_rows);
     const bool sums = e.dgamma || e.dbeta;
-    blocks = sums && tiles > kResidentBlocks ? kResidentBlocks : tiles;
+    const int64_t resident = is_narrow(e) ? kNarrowBlocksPerMultiprocessor * kMultiprocessors : kResidentBlocks;
+    blocks = sums && tiles > resident ? resident : tiles;
   }
 };
 

@@ -1,7 +1,7 @@
 // What the backward kernels of expansions share: arguments, and the gradients' way into shared memory.
 #pragma once
 
-#include "feature_map/expansion.cuh"
+#include "feature_map/expansion_narrow.cuh"
 
 namespace fla::detail {
 
@@ -36,9 +36,8 @@ FLA_DEVICE const T* stage_gradients(const ExpandBackwardArgs& a, int64_t first_r
   return staged;
 }
 
-// Rows of 16 elements in 16 bits, x and dout of one dtype: a thread a row, in tiles of kNarrowRows.
-inline constexpr int kNarrowWidth = 16, kNarrowRows = 128;
-inline constexpr int kNarrowBlocksPerMultiprocessor = 4;
+// Rows of 16 elements in 16 bits, x and dout of one dtype, in tiles of kNarrowRows.
+inline constexpr int kNarrowBlocksPerMultiprocessor = 8;
 Status run_narrow(const ExpandBackwardArgs&, DType, int64_t blocks, Stream);
 
 }  // namespace fla::detail

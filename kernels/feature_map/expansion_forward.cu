@@ -1,7 +1,7 @@
 // Expansions, forward: a block stages a tile of rows and writes its products as one flat run of 16-byte vectors, wherever
 // rows start in it. Rows of a period (as few as make a whole number of vectors) repeat the same pairs, so a thread finds
 // the pairs of its vector once and serves every period of the tile with them: two shared loads and a product an element.
-#include "feature_map/expansion.cuh"
+#include "feature_map/expansion_narrow.cuh"
 
 #include <numeric>
 
@@ -132,6 +132,13 @@ FLA_KERNEL void FLA_BOUNDS(kExpansionThreads, 4) expand_kernel(FLA_PARAMETERS Fo
   }
 }
 
+bool is_narrow(const Expansion& e) {
+  const ExpansionColumns& c = e.columns;
+  const bool dense = e.out.size[0] == 1 || e.out.stride[0] == e.out.size[1];
+  return c.width == kNarrowWidth && c.squares && c.triangle && !c.partner && size_of(e.x.dtype) == 2 && e.out.dtype == e.x.dtype &&
+         dense && reinterpret_cast<uintptr_t>(e.out.data) % 16 == 0;
+}
+
 }  // namespace
 
 ExpansionTile expansion_tile(const ExpansionColumns& columns, const ExpansionRow& row, const Tensor& x,
@@ -174,6 +181,7 @@ Status run(const Expansion& e, Stream stream) {
     a.diagonal = any_float(e.diagonal);
     a.diagonal_stride = row_stride(e.diagonal);
   }
+  if (is_narrow(e)) return run_narrow(a.tile, e.out.data, e.out.dtype, stream);
   // Vectors run across rows where these lie without gaps, and else within rows.
   const int wide = static_cast<int>(16 / size_of(e.out.dtype));
   constexpr int64_t kShared = 24 * 1024;
