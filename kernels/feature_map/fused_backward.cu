@@ -39,37 +39,36 @@ FLA_DEVICE void hidden_gradients(const Rows<T, kMap>& x, const T* dy, const T* w
                                  T* to, int apart,
                                  Rows<T, kMap> (&dh)[kMapLayers<kMap>]) {
   constexpr int kTiles = BackwardPlan<kMap>::kTiles;
-  RowSums<kWidth, kTiles> h, second;  // second: the other layer, or the other half of a softmax
+  RowSums<kWidth, kTiles> h, second;
   if constexpr (kMap == RowMap::softmax) {
     FLA_UNROLL
     for (int q = 0; q < kMapSlices<kWidth>; ++q) h.layer(q, x, weights, bias);
-    signed_softmax(h, second);
     FLA_UNROLL
     for (int n = 0; n < 2 * kTiles; ++n) {
-      Vector<T, 8> of[2][kMapSlices<kWidth>];
+      float down[kMapSlices<kWidth>][8];
+      const float factor = signed_softmax(n, h, down);
+      const auto read_dy = [&](int q, float(&g)[2][8]) {  // twice: there are no registers to keep it in
+        FLA_UNROLL
+        for (int p = 0; p < 2; ++p) load_floats(own_vector<kWidth>(dy, n, q) + p * BackwardPlan<kMap>::kTile, g[p]);
+      };
       float mean = 0;  // of dy, weighted with y
       FLA_UNROLL
       for (int q = 0; q < kMapSlices<kWidth>; ++q) {
         float g[2][8];
+        read_dy(q, g);
         FLA_UNROLL
-        for (int p = 0; p < 2; ++p) {
-          of[p][q] = load<T, 8>(own_vector<kWidth>(dy, n, q) + p * BackwardPlan<kMap>::kTile);
-          unpack(of[p][q], g[p]);
-        }
-        FLA_UNROLL
-        for (int e = 0; e < 8; ++e) mean = fmaf(second.at(n, q, e), g[1][e], fmaf(h.at(n, q, e), g[0][e], mean));
+        for (int e = 0; e < 8; ++e) mean = fmaf(down[q][e], g[1][e], fmaf(h.at(n, q, e), g[0][e], mean));
       }
-      mean = quad_sum(mean);
+      mean = factor * quad_sum(mean);
       FLA_UNROLL
       for (int q = 0; q < kMapSlices<kWidth>; ++q) {
         float g[2][8];
-        unpack(of[0][q], g[0]);
-        unpack(of[1][q], g[1]);
+        read_dy(q, g);
         FLA_UNROLL
         for (int e = 0; e < 8; ++e)
-          h.at(n, q, e) = 2.0f * (h.at(n, q, e) * (g[0][e] - mean) - second.at(n, q, e) * (g[1][e] - mean));
+          h.at(n, q, e) = 2.0f * factor * (h.at(n, q, e) * (g[0][e] - mean) - down[q][e] * (g[1][e] - mean));
         dh[0].of[n][q] = h.template packed<T>(n, q);
-        store(own_vector<kWidth>(to, n, q), dh[0].of[n][q]);  // before the next row is read: there are no more registers
+        store(own_vector<kWidth>(to, n, q), dh[0].of[n][q]);
       }
     }
   } else {
@@ -129,8 +128,11 @@ struct WeightSums {
       FLA_UNROLL
       for (int l = 0; l < kLayers; ++l) {
         load_matrices<true>(dh + l * apart + in_dh + k * kWidth, of_dh[l]);
-        if (l == bias_layer) mma<T>(dbias, of_dh[l], ones, ones);
       }
+      uint32_t of_own[4];
+      FLA_UNROLL
+      for (int i = 0; i < 4; ++i) of_own[i] = bias_layer == 0 ? of_dh[0][i] : of_dh[kLayers - 1][i];
+      if (bias_layer < kLayers) mma<T>(dbias, of_own, ones, ones);
       FLA_UNROLL
       for (int n = 0; n < kInputs / 8; n += 2) {
         uint32_t of_x[4];

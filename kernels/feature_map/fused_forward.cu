@@ -50,20 +50,32 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, (ForwardPlan<kMap, kWidth>::kBlocks)) fused
     x.load_tile(own + stage * Plan::kTile);
     fetch(stage == 0 ? kStages - 1 : stage - 1, first + (kStages - 1) * step);
     stage = stage + 1 == kStages ? 0 : stage + 1;
-    RowSums<kWidth, kTiles> h, second;  // second: the other layer, or the other half of a softmax
+    RowSums<kWidth, kTiles> h, second;
     Rows y;
     T* to = static_cast<T*>(a.out.data);
     if constexpr (kMap == RowMap::softmax) {
       FLA_UNROLL
       for (int q = 0; q < kMapSlices<kWidth>; ++q) h.layer(q, x, weights, bias);
-      signed_softmax(h, second);
+      Rows below;
       FLA_UNROLL
-      for (int q = 0; q < kMapSlices<kWidth>; ++q) {
-        h.pack_into(q, y);
-        y.store_rows(q, to, first, a.rows, a.out_stride);
-        second.pack_into(q, y);
-        y.store_rows(q, to + kWidth, first, a.rows, a.out_stride);
+      for (int n = 0; n < 2 * kTiles; ++n) {
+        float down[kMapSlices<kWidth>][8];
+        const float factor = signed_softmax(n, h, down);
+        FLA_UNROLL
+        for (int q = 0; q < kMapSlices<kWidth>; ++q) {
+          FLA_UNROLL
+          for (int e = 0; e < 8; ++e) {
+            h.at(n, q, e) *= factor;
+            down[q][e] *= factor;
+          }
+          y.of[n][q] = h.template packed<T>(n, q);
+          below.of[n][q] = pack<T, 8>(down[q]);
+        }
       }
+      FLA_UNROLL
+      for (int q = 0; q < kMapSlices<kWidth>; ++q) y.store_rows(q, to, first, a.rows, a.out_stride);
+      FLA_UNROLL
+      for (int q = 0; q < kMapSlices<kWidth>; ++q) below.store_rows(q, to + kWidth, first, a.rows, a.out_stride);
     } else {
       FLA_UNROLL
       for (int q = 0; q < kMapSlices<kWidth>; ++q) {

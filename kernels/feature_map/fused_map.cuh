@@ -49,11 +49,13 @@ struct RowFragment {
     FLA_UNROLL
     for (int n = 0; n < 2 * kTiles; ++n) {
       const int64_t row = first + g + 8 * n;
-      FLA_UNROLL
-      for (int q = 0; q < kMapSlices<kWidth>; ++q) {
-        T* const to = own_vector<kWidth>(tile, n, q);
-        if (row < rows) async_copy<16>(to, from + row * stride + 32 * q + 8 * t);
-        else store(to, zero_vector<T, 8>());
+      if (row < rows) {
+        FLA_UNROLL
+        for (int q = 0; q < kMapSlices<kWidth>; ++q)
+          async_copy<16>(own_vector<kWidth>(tile, n, q), from + row * stride + 32 * q + 8 * t);
+      } else {
+        FLA_UNROLL
+        for (int q = 0; q < kMapSlices<kWidth>; ++q) store(own_vector<kWidth>(tile, n, q), zero_vector<T, 8>());
       }
     }
   }
@@ -153,42 +155,32 @@ FLA_DEVICE float quad_sum(float v) {
   return v + shuffle_xor(v, 2);
 }
 
-// Replaces h by e^2h and fills `down` with e^-2h, both over the row's sum: probabilities.
+// Replaces h of row n by e^2h and fills `down` with e^-2h, both over a power that keeps them from overflowing. Returns the
+// factor that makes them probabilities.
 template <int kWidth, int kTiles>
-FLA_DEVICE void signed_softmax(RowSums<kWidth, kTiles>& up, RowSums<kWidth, kTiles>& down) {
+FLA_DEVICE float signed_softmax(int n, RowSums<kWidth, kTiles>& up, float (&down)[kMapSlices<kWidth>][8]) {
+  float top = 0, sum = 0;
   FLA_UNROLL
-  for (int n = 0; n < 2 * kTiles; ++n) {
-    float top = 0, sum = 0;
+  for (int q = 0; q < kMapSlices<kWidth>; ++q) {
     FLA_UNROLL
-    for (int q = 0; q < kMapSlices<kWidth>; ++q) {
-      FLA_UNROLL
-      for (int e = 0; e < 8; ++e) {
-        float& l = up.at(n, q, e);
-        l *= 2.0f * math::kLog2E;
-        top = math::max_with_nan(top, fabsf(l));
-      }
-    }
-    top = quad_max(top);
-    FLA_UNROLL
-    for (int q = 0; q < kMapSlices<kWidth>; ++q) {
-      FLA_UNROLL
-      for (int e = 0; e < 8; ++e) {
-        const float l = up.at(n, q, e);
-        up.at(n, q, e) = math::exp2(l - top);
-        down.at(n, q, e) = math::exp2(-l - top);
-        sum += up.at(n, q, e) + down.at(n, q, e);
-      }
-    }
-    const float factor = math::reciprocal(quad_sum(sum));
-    FLA_UNROLL
-    for (int q = 0; q < kMapSlices<kWidth>; ++q) {
-      FLA_UNROLL
-      for (int e = 0; e < 8; ++e) {
-        up.at(n, q, e) *= factor;
-        down.at(n, q, e) *= factor;
-      }
+    for (int e = 0; e < 8; ++e) {
+      float& l = up.at(n, q, e);
+      l *= 2.0f * math::kLog2E;
+      top = math::max_with_nan(top, fabsf(l));
     }
   }
+  top = quad_max(top);
+  FLA_UNROLL
+  for (int q = 0; q < kMapSlices<kWidth>; ++q) {
+    FLA_UNROLL
+    for (int e = 0; e < 8; ++e) {
+      const float l = up.at(n, q, e);
+      up.at(n, q, e) = math::exp2(l - top);
+      down[q][e] = math::exp2(-l - top);
+      sum += up.at(n, q, e) + down[q][e];
+    }
+  }
+  return math::reciprocal(quad_sum(sum));
 }
 
 // The name, in shared memory, of row or column i of a weight: what a lane owns as 8 t + 2 j + b of 32 is 8 j + 2 t + b of a
