@@ -111,8 +111,8 @@ Status launch_map(const LearnedMapForward& m, const FusedMapArgs& a, Stream stre
 
 bool fuses(const LearnedMapForward& a) {
   const int64_t width = a.x.size[1];
-  return a.kind != LearnedMap::outer_product && size_of(a.x.dtype) == 2 && width == 64 && a.weight.size[0] == width &&
-         all_rows_allow(8, a.x, a.weight, a.weight2, a.y);
+  return a.kind != LearnedMap::outer_product && size_of(a.x.dtype) == 2 && (width == 64 || width == 128) &&
+         a.weight.size[0] == width && all_rows_allow(8, a.x, a.weight, a.weight2, a.y);
 }
 
 Status run_fused(const LearnedMapForward& m, Stream stream) {
@@ -129,7 +129,10 @@ Status run_fused(const LearnedMapForward& m, Stream stream) {
   a.weight_stride[1] = m.weight2 ? m.weight2.stride[0] : 0;
   a.bias[0] = any_float(m.bias);
   a.bias[1] = any_float(m.bias2);
-  return with_map(m.kind, [&](auto map) { return launch_map<decltype(map)::value, 64>(m, a, stream); });
+  return with_map(m.kind, [&](auto map) {
+    constexpr RowMap kMap = decltype(map)::value;
+    return m.x.size[1] == 64 ? launch_map<kMap, 64>(m, a, stream) : launch_map<kMap, 128>(m, a, stream);
+  });
 }
 
 }  // namespace fla::detail
