@@ -15,12 +15,13 @@ namespace fla::detail {
 namespace {
 
 constexpr int kThreads = kMapWarps * kWarp;
-constexpr int kWidth = 64;  // D and E
 
-template <RowMap kMap>
+template <RowMap kMap, int kWidth>
 struct BackwardPlan {
-  static constexpr int kTiles = kMap == RowMap::product ? 2 : 1;   // of 16 rows a warp
-  static constexpr int kBlocks = kMap == RowMap::product ? 1 : 2;  // per multiprocessor
+  static constexpr bool kWide = kWidth > 64;
+  static constexpr int kTiles = !kWide && kMap == RowMap::product ? 2 : 1;    // of 16 rows a warp
+  static constexpr int kBlocks = kWide || kMap == RowMap::product ? 1 : 2;    // per multiprocessor
+  static constexpr bool kKeepsHidden = !kWide || kMap != RowMap::product;    // dh, in registers
   static constexpr int kRows = kMapWarps * 16 * kTiles;            // of a block at a time
   static constexpr int kTile = kRows * kWidth;
   static constexpr int kStage = (1 + kMapParts<kMap>) * kTile;     // x and dy
@@ -29,16 +30,16 @@ struct BackwardPlan {
   static constexpr size_t kBytes = 2 * kElements + kMapLayers<kMap> * kWidth * sizeof(float);
 };
 
-template <class T, RowMap kMap>
-using Rows = RowFragment<T, kWidth, BackwardPlan<kMap>::kTiles>;
+template <class T, RowMap kMap, int kWidth>
+using Rows = RowFragment<T, kWidth, BackwardPlan<kMap, kWidth>::kTiles>;
 
 // dh of a warp's rows, one or two layers, rounded as the products read it. dy: their tile, a part `BackwardPlan::kTile` behind
 // the other; dh of a layer goes to a tile, too, at `to` (which may be that of the first part) and `apart` from there.
-template <class T, RowMap kMap>
-FLA_DEVICE void hidden_gradients(const Rows<T, kMap>& x, const T* dy, const T* weights, const float* bias,
+template <class T, RowMap kMap, int kWidth>
+FLA_DEVICE void hidden_gradients(const Rows<T, kMap, kWidth>& x, const T* dy, const T* weights, const float* bias,
                                  T* to, int apart,
-                                 Rows<T, kMap> (&dh)[kMapLayers<kMap>]) {
-  constexpr int kTiles = BackwardPlan<kMap>::kTiles;
+                                 Rows<T, kMap, kWidth> (&dh)[kMapLayers<kMap>]) {
+  constexpr int kTiles = BackwardPlan<kMap, kWidth>::kTiles;
   RowSums<kWidth, kTiles> h, second;
   if constexpr (kMap == RowMap::softmax) {
     FLA_UNROLL
@@ -49,7 +50,7 @@ FLA_DEVICE void hidden_gradients(const Rows<T, kMap>& x, const T* dy, const T* w
       const float factor = signed_softmax(n, h, down);
       const auto read_dy = [&](int q, float(&g)[2][8]) {  // twice: there are no registers to keep it in
         FLA_UNROLL
-        for (int p = 0; p < 2; ++p) load_floats(own_vector<kWidth>(dy, n, q) + p * BackwardPlan<kMap>::kTile, g[p]);
+        for (int p = 0; p < 2; ++p) load_floats(own_vector<kWidth>(dy, n, q) + p * BackwardPlan<kMap, kWidth>::kTile, g[p]);
       };
       float mean = 0;  // of dy, weighted with y
       FLA_UNROLL
@@ -100,19 +101,20 @@ FLA_DEVICE void hidden_gradients(const Rows<T, kMap>& x, const T* dy, const T* w
   }
 }
 
-// What a warp adds to: 16 outputs x 32 inputs of every dweight, and of one layer's dbias 16 in column 0.
-template <int kLayers>
+// What a warp adds to: a quarter of the outputs x half of the inputs of every dweight, and, in column 0, a quarter of one
+// layer's dbias.
+template <int kLayers, int kWidth>
 struct WeightSums {
-  static constexpr int kOutputs = 16, kInputs = 32;
-  static_assert(kWidth / kOutputs * (kWidth / kInputs) == kMapWarps);
+  static constexpr int kGroups = 4, kOutputs = kWidth / kGroups, kInputs = kWidth / 2, kTiles = kOutputs / 16;
+  static_assert(2 * kGroups == kMapWarps);
 
-  float dweight[kLayers][kInputs / 8][4] = {}, dbias[4] = {};
+  float dweight[kLayers][kTiles][kInputs / 8][4] = {}, dbias[kTiles][4] = {};
   int output, input, bias_layer;  // layers take turns: the warps of the first inputs have the first layer's
 
   FLA_DEVICE WeightSums() {
     const int warp = static_cast<int>(threadIdx.x) / kWarp;
-    output = warp % (kWidth / kOutputs) * kOutputs;
-    bias_layer = warp / (kWidth / kOutputs);
+    output = warp % kGroups * kOutputs;
+    bias_layer = warp / kGroups;
     input = bias_layer * kInputs;
   }
 
@@ -120,27 +122,31 @@ struct WeightSums {
   template <class T>
   FLA_DEVICE void add(const T* dh, int apart, const T* x, int rows) {
     const int lane = static_cast<int>(threadIdx.x) % kWarp, matrix = lane / 8, row = lane % 8;
-    const int in_dh = place_in_tile<kWidth>(row, output / 8 + matrix % 2) + matrix / 2 * 8 * kWidth;
     const uint32_t ones = pack_pair<T>(1.0f, 1.0f);
-    FLA_UNROLL_BY(2)
+    FLA_NO_UNROLL
     for (int k = 0; k < rows; k += 16) {
-      uint32_t of_dh[kLayers][4];
+      uint32_t of_dh[kLayers][kTiles][4];
       FLA_UNROLL
-      for (int l = 0; l < kLayers; ++l) {
-        load_matrices<true>(dh + l * apart + in_dh + k * kWidth, of_dh[l]);
+      for (int i = 0; i < kTiles; ++i) {
+        const T* from = dh + place_in_tile<kWidth>(row, output / 8 + 2 * i + matrix % 2) + (k + matrix / 2 * 8) * kWidth;
+        uint32_t of_own[4];
+        FLA_UNROLL
+        for (int l = 0; l < kLayers; ++l) load_matrices<true>(from + l * apart, of_dh[l][i]);
+        FLA_UNROLL
+        for (int word = 0; word < 4; ++word) of_own[word] = bias_layer == 0 ? of_dh[0][i][word] : of_dh[kLayers - 1][i][word];
+        if (bias_layer < kLayers) mma<T>(dbias[i], of_own, ones, ones);
       }
-      uint32_t of_own[4];
-      FLA_UNROLL
-      for (int i = 0; i < 4; ++i) of_own[i] = bias_layer == 0 ? of_dh[0][i] : of_dh[kLayers - 1][i];
-      if (bias_layer < kLayers) mma<T>(dbias, of_own, ones, ones);
       FLA_UNROLL
       for (int n = 0; n < kInputs / 8; n += 2) {
         uint32_t of_x[4];
         load_matrices<true>(x + place_in_tile<kWidth>(row, input / 8 + n + matrix / 2) + (k + matrix % 2 * 8) * kWidth, of_x);
         FLA_UNROLL
         for (int l = 0; l < kLayers; ++l) {
-          mma<T>(dweight[l][n], of_dh[l], of_x[0], of_x[1]);
-          mma<T>(dweight[l][n + 1], of_dh[l], of_x[2], of_x[3]);
+          FLA_UNROLL
+          for (int i = 0; i < kTiles; ++i) {
+            mma<T>(dweight[l][i][n], of_dh[l][i], of_x[0], of_x[1]);
+            mma<T>(dweight[l][i][n + 1], of_dh[l][i], of_x[2], of_x[3]);
+          }
         }
       }
     }
@@ -149,20 +155,21 @@ struct WeightSums {
   FLA_DEVICE void store_sums(int layer, float* to, float* bias_to) const {
     const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
     FLA_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const int row = output + g + 8 * half;
+    for (int half = 0; half < 2 * kTiles; ++half) {
+      const int row = output + g + 8 * half, word = 2 * (half % 2);
+      const auto& sums = dweight[layer][half / 2];
       FLA_UNROLL
       for (int n = 0; n < kInputs / 8; ++n) {
-        const float pair[2] = {dweight[layer][n][2 * half], dweight[layer][n][2 * half + 1]};
+        const float pair[2] = {sums[n][word], sums[n][word + 1]};
         if (to) store_floats(to + row * kWidth + input + 8 * n + 2 * t, pair);
       }
-      if (bias_to && layer == bias_layer && t == 0) store_float(bias_to + row, dbias[2 * half]);
+      if (bias_to && layer == bias_layer && t == 0) store_float(bias_to + row, dbias[half / 2][word]);
     }
   }
 };
 
 // dx of another dtype, or unaligned: the parameters' sums must not depend on how it lies.
-template <int kTiles>
+template <int kWidth, int kTiles>
 FLA_DEVICE void store_elements(RowSums<kWidth, kTiles>& dx, int q, const FusedMapArgs& a, int64_t first) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
   FLA_UNROLL
@@ -175,21 +182,28 @@ FLA_DEVICE void store_elements(RowSums<kWidth, kTiles>& dx, int q, const FusedMa
 }
 
 // The rows of a warp, whose x and dy are in its tiles: dh to tiles, dx to memory.
-template <class T, RowMap kMap>
+template <class T, RowMap kMap, int kWidth>
 FLA_DEVICE void work_on_rows(const FusedMapArgs& a, int64_t first, const T* x_tile, const T* weights, const float* bias, T* dh_tile,
                              int apart) {
   constexpr int kLayers = kMapLayers<kMap>;
-  Rows<T, kMap> x, dh[kLayers];
+  Rows<T, kMap, kWidth> x, dh[kLayers];
   x.load_tile(x_tile);
-  hidden_gradients<T, kMap>(x, x_tile + BackwardPlan<kMap>::kTile, weights, bias, dh_tile, apart, dh);
+  hidden_gradients<T, kMap, kWidth>(x, x_tile + BackwardPlan<kMap, kWidth>::kTile, weights, bias, dh_tile, apart, dh);
   if (!a.out) return;
   FLA_UNROLL
   for (int q = 0; q < kMapSlices<kWidth>; ++q) {
-    RowSums<kWidth, BackwardPlan<kMap>::kTiles> dx;
-    dx.template product<false, true>(q, dh[0], weights);
-    if constexpr (kLayers == 2) dx.template product<true, true>(q, dh[1], weights + kWidth * kWidth);
+    RowSums<kWidth, BackwardPlan<kMap, kWidth>::kTiles> dx;
+    FLA_UNROLL
+    for (int l = 0; l < kLayers; ++l) {
+      const auto add = [&](const auto& rows) {
+        if (l == 0) dx.template product<false, true>(q, rows, weights);
+        else dx.template product<true, true>(q, rows, weights + l * kWidth * kWidth);
+      };
+      if constexpr (BackwardPlan<kMap, kWidth>::kKeepsHidden) add(dh[l]);
+      else add(TileRows<T, kWidth>{dh_tile + l * apart});
+    }
     if (a.vectors) {
-      Rows<T, kMap> packed;
+      Rows<T, kMap, kWidth> packed;
       dx.pack_into(q, packed);
       packed.store_rows(q, static_cast<T*>(a.out.data), first, a.rows, a.out_stride);
     } else {
@@ -198,9 +212,9 @@ FLA_DEVICE void work_on_rows(const FusedMapArgs& a, int64_t first, const T* x_ti
   }
 }
 
-template <class T, RowMap kMap>
-FLA_KERNEL void FLA_BOUNDS(kThreads, BackwardPlan<kMap>::kBlocks) fused_map_backward_kernel(FLA_PARAMETERS FusedMapArgs a) {
-  using Plan = BackwardPlan<kMap>;
+template <class T, RowMap kMap, int kWidth>
+FLA_KERNEL void FLA_BOUNDS(kThreads, (BackwardPlan<kMap, kWidth>::kBlocks)) fused_map_backward_kernel(FLA_PARAMETERS FusedMapArgs a) {
+  using Plan = BackwardPlan<kMap, kWidth>;
   constexpr int kLayers = kMapLayers<kMap>;
   T* weights = shared_memory<T>();
   T* stages = weights + Plan::kWeights;
@@ -211,10 +225,10 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, BackwardPlan<kMap>::kBlocks) fused_map_back
   const int64_t step = static_cast<int64_t>(gridDim.x) * Plan::kRows;
   const auto fetch = [&](int turn, int64_t base) {
     T* tile = stages + turn * Plan::kStage + in_tile * kWidth;
-    Rows<T, kMap>::fetch(tile, static_cast<const T*>(a.x), base + in_tile, a.rows, a.x_stride);
+    Rows<T, kMap, kWidth>::fetch(tile, static_cast<const T*>(a.x), base + in_tile, a.rows, a.x_stride);
     FLA_UNROLL
     for (int p = 0; p < kMapParts<kMap>; ++p)
-      Rows<T, kMap>::fetch(tile + (1 + p) * Plan::kTile, static_cast<const T*>(a.dy) + p * kWidth, base + in_tile, a.rows,
+      Rows<T, kMap, kWidth>::fetch(tile + (1 + p) * Plan::kTile, static_cast<const T*>(a.dy) + p * kWidth, base + in_tile, a.rows,
                            a.dy_stride);
     async_commit();
   };
@@ -222,7 +236,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, BackwardPlan<kMap>::kBlocks) fused_map_back
   fetch(0, base);
   stage_layers<T, kMap, kWidth>(a, weights, bias);
   const bool sums = a.dweight[0] || a.dweight[1] || a.dbias[0] || a.dbias[1];
-  WeightSums<kLayers> own;
+  WeightSums<kLayers, kWidth> own;
   for (int turn = 0; base < a.rows; base += step, turn ^= 1) {
     const int live = a.rows - base < Plan::kRows ? static_cast<int>(a.rows - base) : Plan::kRows;
     T* const x = stages + turn * Plan::kStage;
@@ -232,7 +246,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, BackwardPlan<kMap>::kBlocks) fused_map_back
     block_barrier();  // the weights are there, or all have added what lies where the next rows go
     fetch(turn ^ 1, base + step);
     if (in_tile < live)
-      work_on_rows<T, kMap>(a, base + in_tile, x + in_tile * kWidth, weights, bias, dh + in_tile * kWidth, apart);
+      work_on_rows<T, kMap, kWidth>(a, base + in_tile, x + in_tile * kWidth, weights, bias, dh + in_tile * kWidth, apart);
     if (!sums) continue;
     block_barrier();
     own.add(dh, apart, x, live);
@@ -245,10 +259,18 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, BackwardPlan<kMap>::kBlocks) fused_map_back
                    a.dbias[l] ? a.dbias[l] + block * kWidth : nullptr);
 }
 
-int64_t blocks_of(const LearnedMapBackward& m) {
+// Calls body with the plan of a call as a template argument.
+template <class Body>
+auto with_plan(const LearnedMapBackward& m, Body body) {
   return with_map(m.kind, [&](auto map) {
-    using Plan = BackwardPlan<decltype(map)::value>;
-    const int64_t turns = divide_up(m.x.size[0], Plan::kRows), resident = kMapMultiprocessors * Plan::kBlocks;
+    constexpr RowMap kMap = decltype(map)::value;
+    return m.x.size[1] == 64 ? body(BackwardPlan<kMap, 64>{}) : body(BackwardPlan<kMap, 128>{});
+  });
+}
+
+int64_t blocks_of(const LearnedMapBackward& m) {
+  return with_plan(m, [&](auto plan) {
+    const int64_t turns = divide_up(m.x.size[0], plan.kRows), resident = kMapMultiprocessors * plan.kBlocks;
     return turns < resident ? turns : resident;
   });
 }
@@ -259,34 +281,35 @@ struct Partials {
 
   explicit Partials(const LearnedMapBackward& m, void* base = nullptr) {
     WorkspaceParts parts(base);
-    const int64_t blocks = blocks_of(m);
+    const int64_t blocks = blocks_of(m), width = m.x.size[1];
     const auto take = [&](const Tensor& wanted, int64_t columns) {
       return static_cast<float*>(parts.take(wanted ? static_cast<size_t>(blocks * columns) * sizeof(float) : 0));
     };
-    dweight[0] = take(m.dweight, kWidth * kWidth);
-    dweight[1] = take(m.dweight2, kWidth * kWidth);
-    dbias[0] = take(m.dbias, kWidth);
-    dbias[1] = take(m.dbias2, kWidth);
+    dweight[0] = take(m.dweight, width * width);
+    dweight[1] = take(m.dweight2, width * width);
+    dbias[0] = take(m.dbias, width);
+    dbias[1] = take(m.dbias2, width);
     bytes = parts.bytes();
   }
 };
 
-template <RowMap kMap>
-Status launch_map(const LearnedMapBackward& m, const FusedMapArgs& a, Stream stream) {
+template <RowMap kMap, int kWidth>
+Status launch_map(BackwardPlan<kMap, kWidth> plan, const LearnedMapBackward& m, const FusedMapArgs& a, Stream stream) {
   const Launch shape{.grid = blocks_of(m),
                      .block = kThreads,
-                     .shared_bytes = BackwardPlan<kMap>::kBytes,
+                     .shared_bytes = plan.kBytes,
                      .stream = stream,
                      .dependent = true};
-  return m.x.dtype == DType::bf16 ? launch<&fused_map_backward_kernel<bf16, kMap>>(shape, a)
-                                  : launch<&fused_map_backward_kernel<f16, kMap>>(shape, a);
+  return m.x.dtype == DType::bf16 ? launch<&fused_map_backward_kernel<bf16, kMap, kWidth>>(shape, a)
+                                  : launch<&fused_map_backward_kernel<f16, kMap, kWidth>>(shape, a);
 }
 
 }  // namespace
 
 bool fuses(const LearnedMapBackward& m) {
+  const int64_t width = m.x.size[1];
   return m.kind != LearnedMap::outer_product && size_of(m.x.dtype) == 2 && m.dy.dtype == m.x.dtype &&
-         m.x.size[1] == kWidth && m.weight.size[0] == kWidth && all_rows_allow(8, m.x, m.weight, m.weight2, m.dy);
+         (width == 64 || width == 128) && m.weight.size[0] == width && all_rows_allow(8, m.x, m.weight, m.weight2, m.dy);
 }
 
 size_t fused_workspace_bytes(const LearnedMapBackward& m) { return Partials(m).bytes; }
@@ -295,7 +318,7 @@ Status run_fused(const LearnedMapBackward& m, Workspace workspace, Stream stream
   const Partials partials(m, workspace.data);
   FusedMapArgs a;
   a.rows = m.x.size[0];
-  const int64_t parts = blocks_of(m);
+  const int64_t parts = blocks_of(m), width = m.x.size[1];
   if (a.rows > 0) {
     a.x = m.x.data;
     a.dy = m.dy.data;
@@ -313,14 +336,14 @@ Status run_fused(const LearnedMapBackward& m, Workspace workspace, Stream stream
       a.dweight[l] = partials.dweight[l];
       a.dbias[l] = partials.dbias[l];
     }
-    const Status s = with_map(m.kind, [&](auto map) { return launch_map<decltype(map)::value>(m, a, stream); });
+    const Status s = with_plan(m, [&](auto plan) { return launch_map(plan, m, a, stream); });
     if (!s.ok()) return s;
   }
   const Status s = finish_columns(column_target(partials.dweight[0], m.dweight), column_target(partials.dweight[1], m.dweight2),
-                                  parts, kWidth * kWidth, stream);
+                                  parts, width * width, stream);
   if (!s.ok()) return s;
   return finish_columns(column_target(partials.dbias[0], m.dbias), column_target(partials.dbias[1], m.dbias2), parts,
-                        kWidth, stream);
+                        width, stream);
 }
 
 }  // namespace fla::detail

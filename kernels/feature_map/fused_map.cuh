@@ -40,7 +40,10 @@ FLA_DEVICE T* own_vector(T* tile, int n, int q) {
 // A lane's share of kTiles times 16 rows: [row g + 8 n][columns 32 q + 8 t ..].
 template <class T, int kWidth, int kTiles>
 struct RowFragment {
+  using Element = T;
   Vector<T, 8> of[2 * kTiles][kMapSlices<kWidth>];
+
+  FLA_DEVICE const Vector<T, 8>& vector(int n, int q) const { return of[n][q]; }
 
   // Starts to copy rows to a tile in shared memory, every lane what it owns; those at or beyond `rows` are zeros.
   static FLA_DEVICE void fetch(T* tile, const T* from, int64_t first, int64_t rows, int64_t stride) {
@@ -79,6 +82,15 @@ struct RowFragment {
   }
 };
 
+// The same, read from a tile where it is used.
+template <class T, int kWidth>
+struct TileRows {
+  using Element = T;
+  const T* tile;
+
+  FLA_DEVICE Vector<T, 8> vector(int n, int q) const { return load<T, 8>(own_vector<kWidth>(tile, n, q)); }
+};
+
 // A product of these rows in fp32, laid out as the fragments of its columns are.
 template <int kWidth, int kTiles>
 struct RowSums {
@@ -87,8 +99,8 @@ struct RowSums {
   FLA_DEVICE float& at(int n, int q, int e) { return sums[4 * q + e / 2][n / 2][2 * (n % 2) + e % 2]; }
 
   // Columns 32 q .. + 31 of rows weight^T, or of rows weight where kPlain; kAdd: added. The weight as stage_weight leaves it.
-  template <bool kAdd, bool kPlain, class T>
-  FLA_DEVICE void product(int q, const RowFragment<T, kWidth, kTiles>& rows, const T* weight) {
+  template <bool kAdd, bool kPlain, class Rows, class T = typename Rows::Element>
+  FLA_DEVICE void product(int q, const Rows& rows, const T* weight) {
     const int lane = static_cast<int>(threadIdx.x) % kWarp, matrix = lane / 8;
     FLA_UNROLL
     for (int j = 0; j < 4; ++j)
@@ -96,30 +108,33 @@ struct RowSums {
       for (int i = 0; !kAdd && i < 4 * kTiles; ++i) sums[4 * q + j][i / 4][i % 4] = 0;
     FLA_UNROLL
     for (int in = 0; in < kMapSlices<kWidth>; ++in) {
+      Vector<T, 8> own[2 * kTiles];
       FLA_UNROLL
-      for (int k = 0; k < 4; k += 2) {
-        uint32_t w[2][4];  // of two eights of the sum, for four eights of columns
+      for (int n = 0; n < 2 * kTiles; ++n) own[n] = rows.vector(n, in);
+      FLA_UNROLL
+      for (int two = 0; two < 4; two += 2) {
+        uint32_t w[2][4];  // neighbouring eights of rows of the weight, four eights of its columns
         FLA_UNROLL
         for (int i = 0; i < 2; ++i) {
-          const int from = 4 * in + k + i, to = 4 * q + matrix;
-          load_matrices<kPlain>(
-              weight + place_in_tile<kWidth>(lane % 8, kPlain ? to : from) + 8 * (kPlain ? from : to) * kWidth, w[i]);
+          const int row = 32 * (kPlain ? in : q) + 8 * (two + i), chunk = 4 * (kPlain ? q : in) + matrix;
+          load_matrices<kPlain>(weight + place_in_tile<kWidth>(lane % 8, chunk) + row * kWidth, w[i]);
         }
         FLA_UNROLL
-        for (int j = 0; j < 4; ++j) {
+        for (int m = 0; m < 4; ++m) {
+          const int k = kPlain ? two : m / 2 * 2, j = kPlain ? m : two + m % 2;
           FLA_UNROLL
           for (int tile = 0; tile < kTiles; ++tile) {
-            const auto &low = rows.of[2 * tile][in], &high = rows.of[2 * tile + 1][in];
+            const auto &low = own[2 * tile], &high = own[2 * tile + 1];
             const uint32_t a[4] = {low.words[k], high.words[k], low.words[k + 1], high.words[k + 1]};
-            mma<T>(sums[4 * q + j][tile], a, w[0][j], w[1][j]);
+            mma<T>(sums[4 * q + j][tile], a, kPlain ? w[0][m] : w[m % 2][k], kPlain ? w[1][m] : w[m % 2][k + 1]);
           }
         }
       }
     }
   }
   // rows weight^T + bias: a layer.
-  template <class T>
-  FLA_DEVICE void layer(int q, const RowFragment<T, kWidth, kTiles>& rows, const T* weight, const float* bias) {
+  template <class Rows, class T = typename Rows::Element>
+  FLA_DEVICE void layer(int q, const Rows& rows, const T* weight, const float* bias) {
     product<false, false>(q, rows, weight);
     float b[8];
     load_floats(bias + 32 * q + static_cast<int>(threadIdx.x) % 4 * 8, b);
