@@ -112,7 +112,7 @@ struct WeightSums {
   int output, input, bias_layer;  // layers take turns: the warps of the first inputs have the first layer's
 
   FLA_DEVICE WeightSums() {
-    const int warp = static_cast<int>(threadIdx.x) / kWarp;
+    const int warp = static_cast<int>(threadIdx.x / kWarp);
     output = warp % kGroups * kOutputs;
     bias_layer = warp / kGroups;
     input = bias_layer * kInputs;
@@ -121,9 +121,9 @@ struct WeightSums {
   // += dh^T x over rows of a block, rounded up to 16; dh of layers `apart`.
   template <class T>
   FLA_DEVICE void add(const T* dh, int apart, const T* x, int rows) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, matrix = lane / 8, row = lane % 8;
+    const int lane = static_cast<int>(threadIdx.x % kWarp), matrix = lane / 8, row = lane % 8;
     const uint32_t ones = pack_pair<T>(1.0f, 1.0f);
-    FLA_NO_UNROLL
+    FLA_UNROLL_BY(kLayers)
     for (int k = 0; k < rows; k += 16) {
       uint32_t of_dh[kLayers][kTiles][4];
       FLA_UNROLL
@@ -153,7 +153,7 @@ struct WeightSums {
   }
 
   FLA_DEVICE void store_sums(int layer, float* to, float* bias_to) const {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
+    const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
     FLA_UNROLL
     for (int half = 0; half < 2 * kTiles; ++half) {
       const int row = output + g + 8 * half, word = 2 * (half % 2);
@@ -171,7 +171,7 @@ struct WeightSums {
 // dx of another dtype, or unaligned: the parameters' sums must not depend on how it lies.
 template <int kWidth, int kTiles>
 FLA_DEVICE void store_elements(RowSums<kWidth, kTiles>& dx, int q, const FusedMapArgs& a, int64_t first) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
+  const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
   FLA_UNROLL
   for (int n = 0; n < 2 * kTiles; ++n) {
     const int64_t row = first + g + 8 * n;
@@ -221,7 +221,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, (BackwardPlan<kMap, kWidth>::kBlocks)) fuse
   T* second_dh = stages + 2 * Plan::kStage;
   float* bias = reinterpret_cast<float*>(weights + Plan::kElements);
   wait_for_predecessor();
-  const int in_tile = static_cast<int>(threadIdx.x) / kWarp * 16 * Plan::kTiles;
+  const int in_tile = static_cast<int>(threadIdx.x / kWarp) * 16 * Plan::kTiles;
   const int64_t step = static_cast<int64_t>(gridDim.x) * Plan::kRows;
   const auto fetch = [&](int turn, int64_t base) {
     T* tile = stages + turn * Plan::kStage + in_tile * kWidth;

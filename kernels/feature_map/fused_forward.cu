@@ -28,7 +28,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, (ForwardPlan<kMap, kWidth>::kBlocks)) fused
   using Plan = ForwardPlan<kMap, kWidth>;
   constexpr int kTiles = Plan::kTiles, kRows = 16 * kTiles, kStages = Plan::kStages;
   using Rows = RowFragment<T, kWidth, kTiles>;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int warp = static_cast<int>(threadIdx.x / kWarp);
   T* weights = shared_memory<T>();
   T* own = weights + Plan::kWeights + warp * kStages * Plan::kTile;
   float* bias = reinterpret_cast<float*>(weights + Plan::kWeights + kMapWarps * kStages * Plan::kTile);

@@ -33,7 +33,7 @@ FLA_DEVICE int place_in_tile(int row, int chunk) {
 // Vector q of row g + 8 n that is this lane's own, in a tile of the warp's rows.
 template <int kWidth, class T>
 FLA_DEVICE T* own_vector(T* tile, int n, int q) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int lane = static_cast<int>(threadIdx.x % kWarp);
   return tile + place_in_tile<kWidth>(lane / 4, 4 * q + lane % 4) + 8 * n * kWidth;
 }
 
@@ -48,7 +48,7 @@ struct RowFragment {
   // Starts to copy rows to a tile in shared memory, every lane what it owns; those at or beyond `rows` are zeros.
   static FLA_DEVICE void fetch(T* tile, const T* from, int64_t first, int64_t rows, int64_t stride) {
     if (first >= rows) return;
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
+    const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
     FLA_UNROLL
     for (int n = 0; n < 2 * kTiles; ++n) {
       const int64_t row = first + g + 8 * n;
@@ -73,7 +73,7 @@ struct RowFragment {
     for (int n = 0; n < 2 * kTiles; ++n) store(own_vector<kWidth>(tile, n, q), of[n][q]);
   }
   FLA_DEVICE void store_rows(int q, T* to, int64_t first, int64_t rows, int64_t stride) const {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
+    const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
     FLA_UNROLL
     for (int n = 0; n < 2 * kTiles; ++n) {
       const int64_t row = first + g + 8 * n;
@@ -101,7 +101,7 @@ struct RowSums {
   // Columns 32 q .. + 31 of rows weight^T, or of rows weight where kPlain; kAdd: added. The weight as stage_weight leaves it.
   template <bool kAdd, bool kPlain, class Rows, class T = typename Rows::Element>
   FLA_DEVICE void product(int q, const Rows& rows, const T* weight) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, matrix = lane / 8;
+    const int lane = static_cast<int>(threadIdx.x % kWarp), matrix = lane / 8;
     FLA_UNROLL
     for (int j = 0; j < 4; ++j)
       FLA_UNROLL
@@ -137,7 +137,7 @@ struct RowSums {
   FLA_DEVICE void layer(int q, const Rows& rows, const T* weight, const float* bias) {
     product<false, false>(q, rows, weight);
     float b[8];
-    load_floats(bias + 32 * q + static_cast<int>(threadIdx.x) % 4 * 8, b);
+    load_floats(bias + 32 * q + static_cast<int>(threadIdx.x % 4) * 8, b);
     FLA_UNROLL
     for (int n = 0; n < 2 * kTiles; ++n)
       FLA_UNROLL
