@@ -1,9 +1,10 @@
-// Fused learned maps, backward. The rows of a block come to shared memory, those of the next turn while this one is worked on.
+// Fused learned maps, backward. The rows of a block come to shared memory, those of the next turn while it works on these.
 // Every warp makes h of its own rows again, then their dh, rounds it and makes dx; dh takes the place of dy, from where each
-// warp adds its 16 x 32 of every dweight, over all rows of the block, to sums that it keeps in registers for the whole launch.
+// warp adds its part of every dweight, over all rows of the block, to sums that it keeps in registers for the whole launch.
 // dbias is a product with ones. A block leaves one set of partial sums, which common/column_sum adds up: blocks are large and
-// few because of those. Tensor cores limit two layers (200 products of 16 x 8 x 16 in 16 rows), memory one; next comes shared
-// memory, which is why one read of a weight serves 32 rows where there are two layers.
+// few because of those. What limits it at D = 64: memory with one layer, the tensor cores with two (200 products of
+// 16 x 8 x 16 in 16 rows). Shared memory comes close, which is why one read of a weight serves 32 rows where two layers leave
+// registers for that. At D = 128 sums fill half of the registers, and dh of two layers is read back from its tile.
 #include "common/alignment.h"
 #include "common/column_sum.cuh"
 #include "common/dispatch.h"
@@ -19,12 +20,12 @@ constexpr int kThreads = kMapWarps * kWarp;
 template <RowMap kMap, int kWidth>
 struct BackwardPlan {
   static constexpr bool kWide = kWidth > 64;
-  static constexpr int kTiles = !kWide && kMap == RowMap::product ? 2 : 1;    // of 16 rows a warp
-  static constexpr int kBlocks = kWide || kMap == RowMap::product ? 1 : 2;    // per multiprocessor
-  static constexpr bool kKeepsHidden = !kWide || kMap != RowMap::product;    // dh, in registers
-  static constexpr int kRows = kMapWarps * 16 * kTiles;            // of a block at a time
+  static constexpr int kTiles = !kWide && kMap == RowMap::product ? 2 : 1;  // of 16 rows a warp
+  static constexpr int kBlocks = kWide || kMap == RowMap::product ? 1 : 2;  // per multiprocessor
+  static constexpr bool kKeepsHidden = !kWide || kMap != RowMap::product;   // dh, in registers
+  static constexpr int kRows = kMapWarps * 16 * kTiles;                     // of a block at a time
   static constexpr int kTile = kRows * kWidth;
-  static constexpr int kStage = (1 + kMapParts<kMap>) * kTile;     // x and dy
+  static constexpr int kStage = (1 + kMapParts<kMap>) * kTile;              // x and dy
   static constexpr int kWeights = kMapLayers<kMap> * kWidth * kWidth;
   static constexpr int kElements = kWeights + 2 * kStage + (kMapLayers<kMap> - 1) * kTile;
   static constexpr size_t kBytes = 2 * kElements + kMapLayers<kMap> * kWidth * sizeof(float);
@@ -33,12 +34,11 @@ struct BackwardPlan {
 template <class T, RowMap kMap, int kWidth>
 using Rows = RowFragment<T, kWidth, BackwardPlan<kMap, kWidth>::kTiles>;
 
-// dh of a warp's rows, one or two layers, rounded as the products read it. dy: their tile, a part `BackwardPlan::kTile` behind
-// the other; dh of a layer goes to a tile, too, at `to` (which may be that of the first part) and `apart` from there.
+// dh of a warp's rows, one or two layers, rounded as the products read it. dy: their tile, a part BackwardPlan::kTile behind
+// the other. dh of the layers goes to tiles, too, `apart`, the first at `to`, which may be the first of dy.
 template <class T, RowMap kMap, int kWidth>
-FLA_DEVICE void hidden_gradients(const Rows<T, kMap, kWidth>& x, const T* dy, const T* weights, const float* bias,
-                                 T* to, int apart,
-                                 Rows<T, kMap, kWidth> (&dh)[kMapLayers<kMap>]) {
+FLA_DEVICE void hidden_gradients(const Rows<T, kMap, kWidth>& x, const T* dy, const T* weights, const float* bias, T* to,
+                                 int apart, Rows<T, kMap, kWidth> (&dh)[kMapLayers<kMap>]) {
   constexpr int kTiles = BackwardPlan<kMap, kWidth>::kTiles;
   RowSums<kWidth, kTiles> h, second;
   if constexpr (kMap == RowMap::softmax) {
@@ -183,8 +183,8 @@ FLA_DEVICE void store_elements(RowSums<kWidth, kTiles>& dx, int q, const FusedMa
 
 // The rows of a warp, whose x and dy are in its tiles: dh to tiles, dx to memory.
 template <class T, RowMap kMap, int kWidth>
-FLA_DEVICE void work_on_rows(const FusedMapArgs& a, int64_t first, const T* x_tile, const T* weights, const float* bias, T* dh_tile,
-                             int apart) {
+FLA_DEVICE void work_on_rows(const FusedMapArgs& a, int64_t first, const T* x_tile, const T* weights, const float* bias,
+                             T* dh_tile, int apart) {
   constexpr int kLayers = kMapLayers<kMap>;
   Rows<T, kMap, kWidth> x, dh[kLayers];
   x.load_tile(x_tile);
@@ -213,7 +213,8 @@ FLA_DEVICE void work_on_rows(const FusedMapArgs& a, int64_t first, const T* x_ti
 }
 
 template <class T, RowMap kMap, int kWidth>
-FLA_KERNEL void FLA_BOUNDS(kThreads, (BackwardPlan<kMap, kWidth>::kBlocks)) fused_map_backward_kernel(FLA_PARAMETERS FusedMapArgs a) {
+FLA_KERNEL void FLA_BOUNDS(kThreads, (BackwardPlan<kMap, kWidth>::kBlocks))
+    fused_map_backward_kernel(FLA_PARAMETERS FusedMapArgs a) {
   using Plan = BackwardPlan<kMap, kWidth>;
   constexpr int kLayers = kMapLayers<kMap>;
   T* weights = shared_memory<T>();
@@ -228,8 +229,8 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, (BackwardPlan<kMap, kWidth>::kBlocks)) fuse
     Rows<T, kMap, kWidth>::fetch(tile, static_cast<const T*>(a.x), base + in_tile, a.rows, a.x_stride);
     FLA_UNROLL
     for (int p = 0; p < kMapParts<kMap>; ++p)
-      Rows<T, kMap, kWidth>::fetch(tile + (1 + p) * Plan::kTile, static_cast<const T*>(a.dy) + p * kWidth, base + in_tile, a.rows,
-                           a.dy_stride);
+      Rows<T, kMap, kWidth>::fetch(tile + (1 + p) * Plan::kTile, static_cast<const T*>(a.dy) + p * kWidth, base + in_tile,
+                                   a.rows, a.dy_stride);
     async_commit();
   };
   int64_t base = static_cast<int64_t>(blockIdx.x) * Plan::kRows;
