@@ -193,15 +193,14 @@ FLA_DEVICE void work_on_rows(const FusedMapArgs& a, int64_t first, const T* x_ti
   FLA_UNROLL
   for (int q = 0; q < kMapSlices<kWidth>; ++q) {
     RowSums<kWidth, BackwardPlan<kMap, kWidth>::kTiles> dx;
-    FLA_UNROLL
-    for (int l = 0; l < kLayers; ++l) {
-      const auto add = [&](const auto& rows) {
-        if (l == 0) dx.template product<false, true>(q, rows, weights);
-        else dx.template product<true, true>(q, rows, weights + l * kWidth * kWidth);
-      };
-      if constexpr (BackwardPlan<kMap, kWidth>::kKeepsHidden) add(dh[l]);
-      else add(TileRows<T, kWidth>{dh_tile + l * apart});
-    }
+    const auto add = [&](auto layer) {
+      constexpr int l = decltype(layer)::value;
+      const T* weight = weights + l * kWidth * kWidth;
+      if constexpr (BackwardPlan<kMap, kWidth>::kKeepsHidden) dx.template product<l != 0, true>(q, dh[l], weight);
+      else dx.template product<l != 0, true>(q, TileRows<T, kWidth>{dh_tile + l * apart}, weight);
+    };
+    add(std::integral_constant<int, 0>{});
+    if constexpr (kLayers == 2) add(std::integral_constant<int, 1>{});
     if (a.vectors) {
       Rows<T, kMap, kWidth> packed;
       dx.pack_into(q, packed);
