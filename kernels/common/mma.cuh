@@ -63,14 +63,22 @@ FLA_DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t
 #endif
 }
 
-// Four 8 x 8 matrices of 16-bit elements from shared memory, transposed: lane 8 i + r brings the address of row r of matrix i
-// (16 bytes, aligned), and lane 4 g + t gets elements (2t, g) and (2t + 1, g) of matrix i in words[i].
-FLA_DEVICE void load_transposed(const void* row, uint32_t (&words)[4]) {
+// Four 8 x 8 matrices of 16-bit elements from shared memory: lane 8 i + r brings the address of row r of matrix i (16 bytes,
+// aligned), and lane 4 g + t gets elements (g, 2t) and (g, 2t + 1) of matrix i in words[i]; transposed (2t, g) and (2t + 1, g).
+template <bool kTransposed>
+FLA_DEVICE void load_matrices(const void* row, uint32_t (&words)[4]) {
 #if defined(FLA_GPU)
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
-               : "memory");
+  const auto from = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  if constexpr (kTransposed)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(from)
+                 : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(from)
+                 : "memory");
 #else
   emulator::check_aligned(row, 16);
   const int lane = emulator::current_lane(), g = lane / 4, t = lane % 4;
@@ -78,8 +86,8 @@ FLA_DEVICE void load_transposed(const void* row, uint32_t (&words)[4]) {
   for (int i = 0; i < 4; ++i) {
     words[i] = 0;
     for (int k = 0; k < 2; ++k) {
-      const auto* from = reinterpret_cast<const uint16_t*>(board.words[8 * i + 2 * t + k][0]);
-      words[i] |= static_cast<uint32_t>(from[g]) << 16 * k;
+      const int from = kTransposed ? 2 * t + k : g, column = kTransposed ? g : 2 * t + k;
+      words[i] |= static_cast<uint32_t>(reinterpret_cast<const uint16_t*>(board.words[8 * i + from][0])[column]) << 16 * k;
     }
   }
   warp_barrier();

@@ -1,9 +1,10 @@
-// Fused learned maps, backward: every warp of a block makes h of its rows again, then their dh, rounds it and makes dx; dh and
-// x go to shared memory, from where each warp adds its 16 rows of every dweight, over all rows of the block, to sums that it
-// keeps in registers for the whole launch. dbias is a product with ones. A block leaves one set of partial sums, which
-// common/column_sum adds up. Shared memory is what limits it: reading weights and tiles takes a third of the time that the
-// rows take from memory at full speed (two layers: half), which is why one read of a weight serves 32 rows where there are
-// registers for that.
+// Fused learned maps, backward. The rows of a block come to shared memory, those of the next turn while it works on these.
+// Every warp makes h of its own rows again, then their dh, rounds it and makes dx; dh takes the place of dy, from where each
+// warp adds its part of every dweight, over all rows of the block, to sums that it keeps in registers for the whole launch.
+// dbias is a product with ones. A block leaves one set of partial sums, which common/column_sum adds up: blocks are large and
+// few because of those. What limits it at D = 64: memory with one layer, the tensor cores with two (200 products of
+// 16 x 8 x 16 in 16 rows). Shared memory comes close, which is why one read of a weight serves 32 rows where two layers leave
+// registers for that. At D = 128 sums fill half of the registers, and dh of two layers is read back from its tile.
 #include "common/alignment.h"
 #include "common/column_sum.cuh"
 #include "common/dispatch.h"
@@ -15,60 +16,71 @@ namespace fla::detail {
 namespace {
 
 constexpr int kThreads = kMapWarps * kWarp;
-template <RowMap kMap>
-inline constexpr int kTiles = kMap == RowMap::product ? 2 : 1;  // of 16 rows a warp
-template <RowMap kMap>
-inline constexpr int kRows = kMapWarps * 16 * kTiles<kMap>;  // of a block at a time
-template <RowMap kMap>
-inline constexpr int kBlocksPerMultiprocessor = kMap == RowMap::product ? 2 : kMap == RowMap::relu ? 4 : 3;
-constexpr int64_t kMultiprocessors = 132;  // whatever the GPU has: the sums' order depends on it
 
-template <class T, RowMap kMap>
-using Rows = RowFragment<T, kTiles<kMap>>;
+template <RowMap kMap, int kWidth>
+struct BackwardPlan {
+  static constexpr bool kWide = kWidth > 64;
+  static constexpr int kTiles = !kWide && kMap == RowMap::product ? 2 : 1;  // of 16 rows a warp
+  static constexpr int kBlocks = kWide || kMap == RowMap::product ? 1 : 2;  // per multiprocessor
+  static constexpr bool kKeepsHidden = !kWide || kMap != RowMap::product;   // dh, in registers
+  static constexpr int kRows = kMapWarps * 16 * kTiles;                     // of a block at a time
+  static constexpr int kTile = kRows * kWidth;
+  static constexpr int kStage = (1 + kMapParts<kMap>) * kTile;              // x and dy
+  static constexpr int kWeights = kMapLayers<kMap> * kWidth * kWidth;
+  static constexpr int kElements = kWeights + 2 * kStage + (kMapLayers<kMap> - 1) * kTile;
+  static constexpr size_t kBytes = 2 * kElements + kMapLayers<kMap> * kWidth * sizeof(float);
+};
 
-// dh of a warp's rows, one or two layers, rounded as the products read it; into the tiles, too.
-template <class T, RowMap kMap>
-FLA_DEVICE void hidden_gradients(const Rows<T, kMap>& x, const Rows<T, kMap> (&dy)[kMapParts<kMap>], const T* weights,
-                                 const float* bias, T* tile, int in_tile, Rows<T, kMap> (&dh)[kMapLayers<kMap>]) {
-  constexpr int kEighths = 2 * kTiles<kMap>;
-  RowSums<kTiles<kMap>> h, second;  // second: the other layer, or the other half of a softmax
+template <class T, RowMap kMap, int kWidth>
+using Rows = RowFragment<T, kWidth, BackwardPlan<kMap, kWidth>::kTiles>;
+
+// dh of a warp's rows, one or two layers, rounded as the products read it. dy: their tile, a part BackwardPlan::kTile behind
+// the other. dh of the layers goes to tiles, too, `apart`, the first at `to`, which may be the first of dy.
+template <class T, RowMap kMap, int kWidth>
+FLA_DEVICE void hidden_gradients(const Rows<T, kMap, kWidth>& x, const T* dy, const T* weights, const float* bias, T* to,
+                                 int apart, Rows<T, kMap, kWidth> (&dh)[kMapLayers<kMap>]) {
+  constexpr int kTiles = BackwardPlan<kMap, kWidth>::kTiles;
+  RowSums<kWidth, kTiles> h, second;
   if constexpr (kMap == RowMap::softmax) {
     FLA_UNROLL
-    for (int q = 0; q < kMapHalves; ++q) h.layer(q, x, weights, bias);
-    signed_softmax(h, second);
+    for (int q = 0; q < kMapSlices<kWidth>; ++q) h.layer(q, x, weights, bias);
     FLA_UNROLL
-    for (int n = 0; n < kEighths; ++n) {
+    for (int n = 0; n < 2 * kTiles; ++n) {
+      float down[kMapSlices<kWidth>][8];
+      const float factor = signed_softmax(n, h, down);
+      const auto read_dy = [&](int q, float(&g)[2][8]) {  // twice: there are no registers to keep it in
+        FLA_UNROLL
+        for (int p = 0; p < 2; ++p) load_floats(own_vector<kWidth>(dy, n, q) + p * BackwardPlan<kMap, kWidth>::kTile, g[p]);
+      };
       float mean = 0;  // of dy, weighted with y
       FLA_UNROLL
-      for (int q = 0; q < kMapHalves; ++q) {
+      for (int q = 0; q < kMapSlices<kWidth>; ++q) {
         float g[2][8];
-        unpack(dy[0].of[n][q], g[0]);
-        unpack(dy[1].of[n][q], g[1]);
+        read_dy(q, g);
         FLA_UNROLL
-        for (int e = 0; e < 8; ++e) mean = fmaf(second.at(n, q, e), g[1][e], fmaf(h.at(n, q, e), g[0][e], mean));
+        for (int e = 0; e < 8; ++e) mean = fmaf(down[q][e], g[1][e], fmaf(h.at(n, q, e), g[0][e], mean));
       }
-      mean = quad_sum(mean);
+      mean = factor * quad_sum(mean);
       FLA_UNROLL
-      for (int q = 0; q < kMapHalves; ++q) {
+      for (int q = 0; q < kMapSlices<kWidth>; ++q) {
         float g[2][8];
-        unpack(dy[0].of[n][q], g[0]);
-        unpack(dy[1].of[n][q], g[1]);
+        read_dy(q, g);
         FLA_UNROLL
         for (int e = 0; e < 8; ++e)
-          h.at(n, q, e) = 2.0f * (h.at(n, q, e) * (g[0][e] - mean) - second.at(n, q, e) * (g[1][e] - mean));
+          h.at(n, q, e) = 2.0f * factor * (h.at(n, q, e) * (g[0][e] - mean) - down[q][e] * (g[1][e] - mean));
+        dh[0].of[n][q] = h.template packed<T>(n, q);
+        store(own_vector<kWidth>(to, n, q), dh[0].of[n][q]);
       }
     }
-    dh[0] = h.template packed<T>();
-    dh[0].store_rows(tile, in_tile, kRows<kMap>, kTileStride);
   } else {
     FLA_UNROLL
-    for (int q = 0; q < kMapHalves; ++q) {
+    for (int q = 0; q < kMapSlices<kWidth>; ++q) {
       h.layer(q, x, weights, bias);
-      if constexpr (kMap == RowMap::product) second.layer(q, x, weights + 2 * kMapWidth * kWeightStride, bias + kMapWidth);
+      if constexpr (kMap == RowMap::product) second.layer(q, x, weights + kWidth * kWidth, bias + kWidth);
       FLA_UNROLL
-      for (int n = 0; n < kEighths; ++n) {
+      for (int n = 0; n < 2 * kTiles; ++n) {
         float g[8];
-        unpack(dy[0].of[n][q], g);
+        unpack(load<T, 8>(own_vector<kWidth>(dy, n, q)), g);
         FLA_UNROLL
         for (int e = 0; e < 8; ++e) {
           float& v = h.at(n, q, e);
@@ -84,64 +96,82 @@ FLA_DEVICE void hidden_gradients(const Rows<T, kMap>& x, const Rows<T, kMap> (&d
       h.pack_into(q, dh[0]);
       if constexpr (kMap == RowMap::product) second.pack_into(q, dh[1]);
       FLA_UNROLL
-      for (int l = 0; l < kMapLayers<kMap>; ++l)
-        dh[l].store_half(q, tile + l * kRows<kMap> * kTileStride, in_tile, kRows<kMap>, kTileStride);
+      for (int l = 0; l < kMapLayers<kMap>; ++l) dh[l].store_tile(q, to + l * apart);
     }
   }
 }
 
-// What a warp adds to: 16 rows of every dweight, and of its dbias in column 0 of the last.
-template <int kLayers>
+// What a warp adds to: a quarter of the outputs x half of the inputs of every dweight, and, in column 0, a quarter of one
+// layer's dbias.
+template <int kLayers, int kWidth>
 struct WeightSums {
-  float dweight[kLayers][8][4] = {}, dbias[kLayers][4] = {};
+  static constexpr int kGroups = 4, kOutputs = kWidth / kGroups, kInputs = kWidth / 2, kTiles = kOutputs / 16;
+  static_assert(2 * kGroups == kMapWarps);
 
-  // += dh^T x over rows of a block, rounded up to 16. dh: from the warp's first output on, layers `apart`.
+  float dweight[kLayers][kTiles][kInputs / 8][4] = {}, dbias[kTiles][4] = {};
+  int output, input, bias_layer;  // layers take turns: the warps of the first inputs have the first layer's
+
+  FLA_DEVICE WeightSums() {
+    const int warp = static_cast<int>(threadIdx.x / kWarp);
+    output = warp % kGroups * kOutputs;
+    bias_layer = warp / kGroups;
+    input = bias_layer * kInputs;
+  }
+
+  // += dh^T x over rows of a block, rounded up to 16; dh of layers `apart`.
   template <class T>
   FLA_DEVICE void add(const T* dh, int apart, const T* x, int rows) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, matrix = lane / 8, row = lane % 8;
-    const T* dh_row = dh + (matrix / 2 * 8 + row) * kTileStride + matrix % 2 * 8;
-    const T* x_row = x + (matrix % 2 * 8 + row) * kTileStride + matrix / 2 * 8;
+    const int lane = static_cast<int>(threadIdx.x % kWarp), matrix = lane / 8, row = lane % 8;
     const uint32_t ones = pack_pair<T>(1.0f, 1.0f);
-    FLA_UNROLL_BY(2)
+    FLA_UNROLL_BY(kLayers)
     for (int k = 0; k < rows; k += 16) {
-      uint32_t of_dh[kLayers][4];
+      uint32_t of_dh[kLayers][kTiles][4];
       FLA_UNROLL
-      for (int l = 0; l < kLayers; ++l) {
-        load_transposed(dh_row + l * apart + k * kTileStride, of_dh[l]);
-        mma<T>(dbias[l], of_dh[l], ones, ones);
+      for (int i = 0; i < kTiles; ++i) {
+        const T* from = dh + place_in_tile<kWidth>(row, output / 8 + 2 * i + matrix % 2) + (k + matrix / 2 * 8) * kWidth;
+        uint32_t of_own[4];
+        FLA_UNROLL
+        for (int l = 0; l < kLayers; ++l) load_matrices<true>(from + l * apart, of_dh[l][i]);
+        FLA_UNROLL
+        for (int word = 0; word < 4; ++word) of_own[word] = bias_layer == 0 ? of_dh[0][i][word] : of_dh[kLayers - 1][i][word];
+        if (bias_layer < kLayers) mma<T>(dbias[i], of_own, ones, ones);
       }
       FLA_UNROLL
-      for (int n = 0; n < 8; n += 2) {
+      for (int n = 0; n < kInputs / 8; n += 2) {
         uint32_t of_x[4];
-        load_transposed(x_row + k * kTileStride + 8 * n, of_x);
+        load_matrices<true>(x + place_in_tile<kWidth>(row, input / 8 + n + matrix / 2) + (k + matrix % 2 * 8) * kWidth, of_x);
         FLA_UNROLL
         for (int l = 0; l < kLayers; ++l) {
-          mma<T>(dweight[l][n], of_dh[l], of_x[0], of_x[1]);
-          mma<T>(dweight[l][n + 1], of_dh[l], of_x[2], of_x[3]);
+          FLA_UNROLL
+          for (int i = 0; i < kTiles; ++i) {
+            mma<T>(dweight[l][i][n], of_dh[l][i], of_x[0], of_x[1]);
+            mma<T>(dweight[l][i][n + 1], of_dh[l][i], of_x[2], of_x[3]);
+          }
         }
       }
     }
   }
 
-  FLA_DEVICE void store_sums(int layer, float* to, float* bias_to, int output) const {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
+  FLA_DEVICE void store_sums(int layer, float* to, float* bias_to) const {
+    const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
     FLA_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const int row = output + g + 8 * half;
+    for (int half = 0; half < 2 * kTiles; ++half) {
+      const int row = output + g + 8 * half, word = 2 * (half % 2);
+      const auto& sums = dweight[layer][half / 2];
       FLA_UNROLL
-      for (int n = 0; n < 8; ++n) {
-        const float pair[2] = {dweight[layer][n][2 * half], dweight[layer][n][2 * half + 1]};
-        if (to) store_floats(to + row * kMapWidth + 8 * n + 2 * t, pair);
+      for (int n = 0; n < kInputs / 8; ++n) {
+        const float pair[2] = {sums[n][word], sums[n][word + 1]};
+        if (to) store_floats(to + row * kWidth + input + 8 * n + 2 * t, pair);
       }
-      if (bias_to && t == 0) store_float(bias_to + row, dbias[layer][2 * half]);
+      if (bias_to && layer == bias_layer && t == 0) store_float(bias_to + row, dbias[half / 2][word]);
     }
   }
 };
 
 // dx of another dtype, or unaligned: the parameters' sums must not depend on how it lies.
-template <int kTiles>
-FLA_DEVICE void store_elements(RowSums<kTiles>& dx, int q, const FusedMapArgs& a, int64_t first) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
+template <int kWidth, int kTiles>
+FLA_DEVICE void store_elements(RowSums<kWidth, kTiles>& dx, int q, const FusedMapArgs& a, int64_t first) {
+  const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
   FLA_UNROLL
   for (int n = 0; n < 2 * kTiles; ++n) {
     const int64_t row = first + g + 8 * n;
@@ -151,84 +181,97 @@ FLA_DEVICE void store_elements(RowSums<kTiles>& dx, int q, const FusedMapArgs& a
   }
 }
 
-// The rows of a warp: x and dh to the tiles, dx to memory.
-template <class T, RowMap kMap>
-FLA_DEVICE void work_on_rows(const FusedMapArgs& a, int64_t first, int in_tile, const T* weights, T* tiles, const float* bias) {
+// The rows of a warp, whose x and dy are in its tiles: dh to tiles, dx to memory.
+template <class T, RowMap kMap, int kWidth>
+FLA_DEVICE void work_on_rows(const FusedMapArgs& a, int64_t first, const T* x_tile, const T* weights, const float* bias,
+                             T* dh_tile, int apart) {
   constexpr int kLayers = kMapLayers<kMap>;
-  Rows<T, kMap> x, dy[kMapParts<kMap>], dh[kLayers];
-  x.load_rows(static_cast<const T*>(a.x), first, a.rows, a.x_stride);
-  FLA_UNROLL
-  for (int p = 0; p < kMapParts<kMap>; ++p)
-    dy[p].load_rows(static_cast<const T*>(a.dy) + p * kMapWidth, first, a.rows, a.dy_stride);
-  x.store_rows(tiles, in_tile, kRows<kMap>, kTileStride);
-  hidden_gradients<T, kMap>(x, dy, weights, bias, tiles + kRows<kMap> * kTileStride, in_tile, dh);
+  Rows<T, kMap, kWidth> x, dh[kLayers];
+  x.load_tile(x_tile);
+  hidden_gradients<T, kMap, kWidth>(x, x_tile + BackwardPlan<kMap, kWidth>::kTile, weights, bias, dh_tile, apart, dh);
   if (!a.out) return;
   FLA_UNROLL
-  for (int q = 0; q < kMapHalves; ++q) {
-    RowSums<kTiles<kMap>> dx;
-    dx.template product<false>(q, dh[0], weights + kMapWidth * kWeightStride);
-    if constexpr (kLayers == 2) dx.template product<true>(q, dh[1], weights + 3 * kMapWidth * kWeightStride);
+  for (int q = 0; q < kMapSlices<kWidth>; ++q) {
+    RowSums<kWidth, BackwardPlan<kMap, kWidth>::kTiles> dx;
+    const auto add = [&](auto layer) {
+      constexpr int l = decltype(layer)::value;
+      const T* weight = weights + l * kWidth * kWidth;
+      if constexpr (BackwardPlan<kMap, kWidth>::kKeepsHidden) dx.template product<l != 0, true>(q, dh[l], weight);
+      else dx.template product<l != 0, true>(q, TileRows<T, kWidth>{dh_tile + l * apart}, weight);
+    };
+    add(std::integral_constant<int, 0>{});
+    if constexpr (kLayers == 2) add(std::integral_constant<int, 1>{});
     if (a.vectors) {
-      Rows<T, kMap> packed;
+      Rows<T, kMap, kWidth> packed;
       dx.pack_into(q, packed);
-      packed.store_half(q, static_cast<T*>(a.out.data), first, a.rows, a.out_stride);
+      packed.store_rows(q, static_cast<T*>(a.out.data), first, a.rows, a.out_stride);
     } else {
       store_elements(dx, q, a, first);
     }
   }
 }
 
-template <class T, RowMap kMap>
-FLA_KERNEL void FLA_BOUNDS(kThreads, kBlocksPerMultiprocessor<kMap>) fused_map_backward_kernel(FLA_PARAMETERS FusedMapArgs a) {
-  constexpr int kLayers = kMapLayers<kMap>, kWeight = kMapWidth * kWeightStride, kTile = kRows<kMap> * kTileStride;
-  T* weights = shared_memory<T>();             // of each layer itself and its transpose
-  T* tiles = weights + 2 * kLayers * kWeight;  // x, and dh of each layer
-  float* bias = reinterpret_cast<float*>(tiles + (1 + kLayers) * kTile);
+template <class T, RowMap kMap, int kWidth>
+FLA_KERNEL void FLA_BOUNDS(kThreads, (BackwardPlan<kMap, kWidth>::kBlocks))
+    fused_map_backward_kernel(FLA_PARAMETERS FusedMapArgs a) {
+  using Plan = BackwardPlan<kMap, kWidth>;
+  constexpr int kLayers = kMapLayers<kMap>;
+  T* weights = shared_memory<T>();
+  T* stages = weights + Plan::kWeights;
+  T* second_dh = stages + 2 * Plan::kStage;
+  float* bias = reinterpret_cast<float*>(weights + Plan::kElements);
   wait_for_predecessor();
-  FLA_UNROLL
-  for (int l = 0; l < kLayers; ++l) {
-    const T* weight = static_cast<const T*>(a.weight[l]);
-    stage_weight(weight, a.weight_stride[l], false, weights + 2 * l * kWeight);
-    stage_weight(weight, a.weight_stride[l], true, weights + (2 * l + 1) * kWeight);
-    stage_bias(a.bias[l], bias + l * kMapWidth);
-  }
-  const int warp = static_cast<int>(threadIdx.x) / kWarp, output = warp * 16, in_tile = warp * 16 * kTiles<kMap>;
+  const int in_tile = static_cast<int>(threadIdx.x / kWarp) * 16 * Plan::kTiles;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * Plan::kRows;
+  const auto fetch = [&](int turn, int64_t base) {
+    T* tile = stages + turn * Plan::kStage + in_tile * kWidth;
+    Rows<T, kMap, kWidth>::fetch(tile, static_cast<const T*>(a.x), base + in_tile, a.rows, a.x_stride);
+    FLA_UNROLL
+    for (int p = 0; p < kMapParts<kMap>; ++p)
+      Rows<T, kMap, kWidth>::fetch(tile + (1 + p) * Plan::kTile, static_cast<const T*>(a.dy) + p * kWidth, base + in_tile,
+                                   a.rows, a.dy_stride);
+    async_commit();
+  };
+  int64_t base = static_cast<int64_t>(blockIdx.x) * Plan::kRows;
+  fetch(0, base);
+  stage_layers<T, kMap, kWidth>(a, weights, bias);
   const bool sums = a.dweight[0] || a.dweight[1] || a.dbias[0] || a.dbias[1];
-  WeightSums<kLayers> own;
-  block_barrier();
-  for (int64_t base = static_cast<int64_t>(blockIdx.x) * kRows<kMap>; base < a.rows;
-       base += static_cast<int64_t>(gridDim.x) * kRows<kMap>) {
-    const int live = a.rows - base < kRows<kMap> ? static_cast<int>(a.rows - base) : kRows<kMap>;
-    if (in_tile < live) work_on_rows<T, kMap>(a, base + in_tile, in_tile, weights, tiles, bias);
+  WeightSums<kLayers, kWidth> own;
+  for (int turn = 0; base < a.rows; base += step, turn ^= 1) {
+    const int live = a.rows - base < Plan::kRows ? static_cast<int>(a.rows - base) : Plan::kRows;
+    T* const x = stages + turn * Plan::kStage;
+    T* const dh = x + Plan::kTile;
+    const int apart = static_cast<int>(second_dh - dh);
+    async_wait<0>();
+    block_barrier();  // the weights are there, or all have added what lies where the next rows go
+    fetch(turn ^ 1, base + step);
+    if (in_tile < live)
+      work_on_rows<T, kMap, kWidth>(a, base + in_tile, x + in_tile * kWidth, weights, bias, dh + in_tile * kWidth, apart);
     if (!sums) continue;
     block_barrier();
-    own.add(tiles + kTile + output, kTile, tiles, live);
-    block_barrier();
+    own.add(dh, apart, x, live);
   }
   if (!sums) return;
   const int64_t block = blockIdx.x;
   FLA_UNROLL
   for (int l = 0; l < kLayers; ++l)
-    own.store_sums(l, a.dweight[l] ? a.dweight[l] + block * kMapWidth * kMapWidth : nullptr,
-                   a.dbias[l] ? a.dbias[l] + block * kMapWidth : nullptr, output);
+    own.store_sums(l, a.dweight[l] ? a.dweight[l] + block * kWidth * kWidth : nullptr,
+                   a.dbias[l] ? a.dbias[l] + block * kWidth : nullptr);
 }
 
-// Calls body with the map as a template argument.
+// Calls body with the plan of a call as a template argument.
 template <class Body>
-auto with_map(LearnedMap kind, Body body) {
-  switch (row_map_of(kind)) {
-    case RowMap::softmax: return body(std::integral_constant<RowMap, RowMap::softmax>{});
-    case RowMap::relu: return body(std::integral_constant<RowMap, RowMap::relu>{});
-    default: return body(std::integral_constant<RowMap, RowMap::product>{});
-  }
+auto with_plan(const LearnedMapBackward& m, Body body) {
+  return with_map(m.kind, [&](auto map) {
+    constexpr RowMap kMap = decltype(map)::value;
+    return m.x.size[1] == 64 ? body(BackwardPlan<kMap, 64>{}) : body(BackwardPlan<kMap, 128>{});
+  });
 }
 
 int64_t blocks_of(const LearnedMapBackward& m) {
-  return with_map(m.kind, [&](auto map) {
-    constexpr RowMap kMap = decltype(map)::value;
-    const int64_t tiles = divide_up(m.x.size[0], kRows<kMap>);
-    const int64_t resident = kMultiprocessors * kBlocksPerMultiprocessor<kMap>;
-    return tiles < resident ? tiles : resident;
+  return with_plan(m, [&](auto plan) {
+    const int64_t turns = divide_up(m.x.size[0], plan.kRows), resident = kMapMultiprocessors * plan.kBlocks;
+    return turns < resident ? turns : resident;
   });
 }
 
@@ -238,36 +281,35 @@ struct Partials {
 
   explicit Partials(const LearnedMapBackward& m, void* base = nullptr) {
     WorkspaceParts parts(base);
-    const int64_t blocks = blocks_of(m);
+    const int64_t blocks = blocks_of(m), width = m.x.size[1];
     const auto take = [&](const Tensor& wanted, int64_t columns) {
       return static_cast<float*>(parts.take(wanted ? static_cast<size_t>(blocks * columns) * sizeof(float) : 0));
     };
-    dweight[0] = take(m.dweight, kMapWidth * kMapWidth);
-    dweight[1] = take(m.dweight2, kMapWidth * kMapWidth);
-    dbias[0] = take(m.dbias, kMapWidth);
-    dbias[1] = take(m.dbias2, kMapWidth);
+    dweight[0] = take(m.dweight, width * width);
+    dweight[1] = take(m.dweight2, width * width);
+    dbias[0] = take(m.dbias, width);
+    dbias[1] = take(m.dbias2, width);
     bytes = parts.bytes();
   }
 };
 
-template <RowMap kMap>
-Status launch_map(const LearnedMapBackward& m, const FusedMapArgs& a, Stream stream) {
-  constexpr size_t kLayers = kMapLayers<kMap>;
+template <RowMap kMap, int kWidth>
+Status launch_map(BackwardPlan<kMap, kWidth> plan, const LearnedMapBackward& m, const FusedMapArgs& a, Stream stream) {
   const Launch shape{.grid = blocks_of(m),
                      .block = kThreads,
-                     .shared_bytes = 2 * (2 * kLayers * kMapWidth * kWeightStride + (1 + kLayers) * kRows<kMap> * kTileStride) +
-                                     kLayers * kMapWidth * sizeof(float),
+                     .shared_bytes = plan.kBytes,
                      .stream = stream,
                      .dependent = true};
-  return m.x.dtype == DType::bf16 ? launch<&fused_map_backward_kernel<bf16, kMap>>(shape, a)
-                                  : launch<&fused_map_backward_kernel<f16, kMap>>(shape, a);
+  return m.x.dtype == DType::bf16 ? launch<&fused_map_backward_kernel<bf16, kMap, kWidth>>(shape, a)
+                                  : launch<&fused_map_backward_kernel<f16, kMap, kWidth>>(shape, a);
 }
 
 }  // namespace
 
 bool fuses(const LearnedMapBackward& m) {
+  const int64_t width = m.x.size[1];
   return m.kind != LearnedMap::outer_product && size_of(m.x.dtype) == 2 && m.dy.dtype == m.x.dtype &&
-         m.x.size[1] == kMapWidth && m.weight.size[0] == kMapWidth && all_rows_allow(8, m.x, m.weight, m.weight2, m.dy);
+         (width == 64 || width == 128) && m.weight.size[0] == width && all_rows_allow(8, m.x, m.weight, m.weight2, m.dy);
 }
 
 size_t fused_workspace_bytes(const LearnedMapBackward& m) { return Partials(m).bytes; }
@@ -276,7 +318,7 @@ Status run_fused(const LearnedMapBackward& m, Workspace workspace, Stream stream
   const Partials partials(m, workspace.data);
   FusedMapArgs a;
   a.rows = m.x.size[0];
-  const int64_t parts = blocks_of(m);
+  const int64_t parts = blocks_of(m), width = m.x.size[1];
   if (a.rows > 0) {
     a.x = m.x.data;
     a.dy = m.dy.data;
@@ -294,14 +336,14 @@ Status run_fused(const LearnedMapBackward& m, Workspace workspace, Stream stream
       a.dweight[l] = partials.dweight[l];
       a.dbias[l] = partials.dbias[l];
     }
-    const Status s = with_map(m.kind, [&](auto map) { return launch_map<decltype(map)::value>(m, a, stream); });
+    const Status s = with_plan(m, [&](auto plan) { return launch_map(plan, m, a, stream); });
     if (!s.ok()) return s;
   }
   const Status s = finish_columns(column_target(partials.dweight[0], m.dweight), column_target(partials.dweight[1], m.dweight2),
-                                  parts, kMapWidth * kMapWidth, stream);
+                                  parts, width * width, stream);
   if (!s.ok()) return s;
   return finish_columns(column_target(partials.dbias[0], m.dbias), column_target(partials.dbias[1], m.dbias2), parts,
-                        kMapWidth, stream);
+                        width, stream);
 }
 
 }  // namespace fla::detail

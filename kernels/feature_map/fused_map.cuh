@@ -1,7 +1,8 @@
-// Products of 16 or 32 rows a warp with weights in shared memory, without moving a fragment between lanes. Which of its own rows'
-// columns a lane calls which k, and which column of the result which n, is free as long as both operands agree; here lane
-// 4 g + t owns columns 32 q + 8 t .. + 7 of rows g, g + 8, .., of what it loads, of what it makes and of what it stores. So a
-// result is the next product's operand, and memory is read and written in 16-byte vectors.
+// Products of 16 or 32 rows a warp with weights in shared memory, without moving a fragment between lanes. Which of its own
+// rows' columns a lane calls which k, and which column of the result which n, is free as long as both operands agree; here
+// lane 4 g + t owns columns 32 q + 8 t .. + 7 of rows g, g + 8, .., of what it loads, of what it makes and of what it stores.
+// So a result is the next product's operand, and memory is read and written in 16-byte vectors. A weight lies in shared memory
+// with its rows and columns renamed alike (place_of), so that one copy serves products with it and with its transpose.
 #pragma once
 
 #include "common/launch.h"
@@ -12,107 +13,150 @@
 
 namespace fla::detail {
 
-inline constexpr int kMapWidth = 64;         // D and E
-inline constexpr int kMapHalves = kMapWidth / 32;
-inline constexpr int kMapWarps = 4;
-inline constexpr int kWeightStride = 96;     // rows of a weight 48 words apart: neighbours fill all banks
-inline constexpr int kTileStride = 72;       // 36 words: eight rows of 16 bytes in different banks
+inline constexpr int kMapWarps = 8;
+inline constexpr int64_t kMapMultiprocessors = 132;  // whatever the GPU has: the order of sums depends on it
 
+template <int kWidth>
+inline constexpr int kMapSlices = kWidth / 32;  // of 32 columns
 template <RowMap kMap>
 inline constexpr int kMapLayers = kMap == RowMap::product ? 2 : 1;
 template <RowMap kMap>
-inline constexpr int kMapParts = kMap == RowMap::softmax ? 2 : 1;  // of 64 columns of y
+inline constexpr int kMapParts = kMap == RowMap::softmax ? 2 : 1;  // of kWidth columns of y
+
+// Where chunk `chunk` (8 elements, 16 bytes) of a row of a tile [rows][kWidth] lies, but for eights of rows: neither eight
+// rows of one chunk nor two neighbouring rows of four meet in a bank.
+template <int kWidth>
+FLA_DEVICE int place_in_tile(int row, int chunk) {
+  return row * kWidth + 8 * (chunk ^ ((row & 1) << 2 | (row >> 1 & 3)));
+}
+
+// Vector q of row g + 8 n that is this lane's own, in a tile of the warp's rows.
+template <int kWidth, class T>
+FLA_DEVICE T* own_vector(T* tile, int n, int q) {
+  const int lane = static_cast<int>(threadIdx.x % kWarp);
+  return tile + place_in_tile<kWidth>(lane / 4, 4 * q + lane % 4) + 8 * n * kWidth;
+}
 
 // A lane's share of kTiles times 16 rows: [row g + 8 n][columns 32 q + 8 t ..].
-template <class T, int kTiles>
+template <class T, int kWidth, int kTiles>
 struct RowFragment {
-  Vector<T, 8> of[2 * kTiles][kMapHalves];
+  using Element = T;
+  Vector<T, 8> of[2 * kTiles][kMapSlices<kWidth>];
 
-  // Rows at or beyond `rows` are zeros.
-  FLA_DEVICE void load_rows(const T* from, int64_t first, int64_t rows, int64_t stride) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
+  FLA_DEVICE const Vector<T, 8>& vector(int n, int q) const { return of[n][q]; }
+
+  // Starts to copy rows to a tile in shared memory, every lane what it owns; those at or beyond `rows` are zeros.
+  static FLA_DEVICE void fetch(T* tile, const T* from, int64_t first, int64_t rows, int64_t stride) {
+    if (first >= rows) return;
+    const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
     FLA_UNROLL
     for (int n = 0; n < 2 * kTiles; ++n) {
       const int64_t row = first + g + 8 * n;
-      FLA_UNROLL
-      for (int q = 0; q < kMapHalves; ++q)
-        of[n][q] = row < rows ? load<T, 8>(from + row * stride + 32 * q + 8 * t) : zero_vector<T, 8>();
+      if (row < rows) {
+        FLA_UNROLL
+        for (int q = 0; q < kMapSlices<kWidth>; ++q)
+          async_copy<16>(own_vector<kWidth>(tile, n, q), from + row * stride + 32 * q + 8 * t);
+      } else {
+        FLA_UNROLL
+        for (int q = 0; q < kMapSlices<kWidth>; ++q) store(own_vector<kWidth>(tile, n, q), zero_vector<T, 8>());
+      }
     }
   }
-  FLA_DEVICE void store_half(int q, T* to, int64_t first, int64_t rows, int64_t stride) const {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
+  FLA_DEVICE void load_tile(const T* tile) {
+    FLA_UNROLL
+    for (int n = 0; n < 2 * kTiles; ++n)
+      FLA_UNROLL
+      for (int q = 0; q < kMapSlices<kWidth>; ++q) of[n][q] = load<T, 8>(own_vector<kWidth>(tile, n, q));
+  }
+  FLA_DEVICE void store_tile(int q, T* tile) const {
+    FLA_UNROLL
+    for (int n = 0; n < 2 * kTiles; ++n) store(own_vector<kWidth>(tile, n, q), of[n][q]);
+  }
+  FLA_DEVICE void store_rows(int q, T* to, int64_t first, int64_t rows, int64_t stride) const {
+    const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
     FLA_UNROLL
     for (int n = 0; n < 2 * kTiles; ++n) {
       const int64_t row = first + g + 8 * n;
       if (row < rows) store(to + row * stride + 32 * q + 8 * t, of[n][q]);
     }
   }
-  FLA_DEVICE void store_rows(T* to, int64_t first, int64_t rows, int64_t stride) const {
-    FLA_UNROLL
-    for (int q = 0; q < kMapHalves; ++q) store_half(q, to, first, rows, stride);
-  }
+};
+
+// The same, read from a tile where it is used.
+template <class T, int kWidth>
+struct TileRows {
+  using Element = T;
+  const T* tile;
+
+  FLA_DEVICE Vector<T, 8> vector(int n, int q) const { return load<T, 8>(own_vector<kWidth>(tile, n, q)); }
 };
 
 // A product of these rows in fp32, laid out as the fragments of its columns are.
-template <int kTiles>
+template <int kWidth, int kTiles>
 struct RowSums {
-  float sums[4 * kMapHalves][kTiles][4];
+  float sums[4 * kMapSlices<kWidth>][kTiles][4];
 
   FLA_DEVICE float& at(int n, int q, int e) { return sums[4 * q + e / 2][n / 2][2 * (n % 2) + e % 2]; }
 
-  // Columns 32 q .. + 31 of rows weight^T, the weight [64][kWeightStride] in shared memory; kAdd: added.
-  template <bool kAdd, class T>
-  FLA_DEVICE void product(int q, const RowFragment<T, kTiles>& rows, const T* weight) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
-    const T* own = weight + (32 * q + 8 * (g >> 1) + (g & 1)) * kWeightStride + 8 * t;
+  // Columns 32 q .. + 31 of rows weight^T, or of rows weight where kPlain; kAdd: added. The weight as stage_weight leaves it.
+  template <bool kAdd, bool kPlain, class Rows, class T = typename Rows::Element>
+  FLA_DEVICE void product(int q, const Rows& rows, const T* weight) {
+    const int lane = static_cast<int>(threadIdx.x % kWarp), matrix = lane / 8;
     FLA_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      float(&sum)[kTiles][4] = sums[4 * q + j];
+    for (int j = 0; j < 4; ++j)
       FLA_UNROLL
-      for (int i = 0; !kAdd && i < 4 * kTiles; ++i) sum[i / 4][i % 4] = 0;
+      for (int i = 0; !kAdd && i < 4 * kTiles; ++i) sums[4 * q + j][i / 4][i % 4] = 0;
+    FLA_UNROLL
+    for (int in = 0; in < kMapSlices<kWidth>; ++in) {
+      Vector<T, 8> own[2 * kTiles];
       FLA_UNROLL
-      for (int in = 0; in < kMapHalves; ++in) {
-        const auto w = load<T, 8>(own + 2 * j * kWeightStride + 32 * in);
+      for (int n = 0; n < 2 * kTiles; ++n) own[n] = rows.vector(n, in);
+      FLA_UNROLL
+      for (int two = 0; two < 4; two += 2) {
+        uint32_t w[2][4];  // neighbouring eights of rows of the weight, four eights of its columns
         FLA_UNROLL
-        for (int k = 0; k < 4; k += 2) {
+        for (int i = 0; i < 2; ++i) {
+          const int row = 32 * (kPlain ? in : q) + 8 * (two + i), chunk = 4 * (kPlain ? q : in) + matrix;
+          load_matrices<kPlain>(weight + place_in_tile<kWidth>(lane % 8, chunk) + row * kWidth, w[i]);
+        }
+        FLA_UNROLL
+        for (int m = 0; m < 4; ++m) {
+          const int k = kPlain ? two : m / 2 * 2, j = kPlain ? m : two + m % 2;
           FLA_UNROLL
           for (int tile = 0; tile < kTiles; ++tile) {
-            const auto &low = rows.of[2 * tile][in], &high = rows.of[2 * tile + 1][in];
+            const auto &low = own[2 * tile], &high = own[2 * tile + 1];
             const uint32_t a[4] = {low.words[k], high.words[k], low.words[k + 1], high.words[k + 1]};
-            mma<T>(sum[tile], a, w.words[k], w.words[k + 1]);
+            mma<T>(sums[4 * q + j][tile], a, kPlain ? w[0][m] : w[m % 2][k], kPlain ? w[1][m] : w[m % 2][k + 1]);
           }
         }
       }
     }
   }
   // rows weight^T + bias: a layer.
-  template <class T>
-  FLA_DEVICE void layer(int q, const RowFragment<T, kTiles>& rows, const T* weight, const float* bias) {
-    product<false>(q, rows, weight);
+  template <class Rows, class T = typename Rows::Element>
+  FLA_DEVICE void layer(int q, const Rows& rows, const T* weight, const float* bias) {
+    product<false, false>(q, rows, weight);
     float b[8];
-    load_floats(bias + 32 * q + static_cast<int>(threadIdx.x) % 4 * 8, b);
+    load_floats(bias + 32 * q + static_cast<int>(threadIdx.x % 4) * 8, b);
     FLA_UNROLL
     for (int n = 0; n < 2 * kTiles; ++n)
       FLA_UNROLL
       for (int e = 0; e < 8; ++e) at(n, q, e) += b[e];
   }
   template <class T>
-  FLA_DEVICE void pack_into(int q, RowFragment<T, kTiles>& rows) const {
+  FLA_DEVICE Vector<T, 8> packed(int n, int q) const {
+    Vector<T, 8> v;
     FLA_UNROLL
-    for (int n = 0; n < 2 * kTiles; ++n) {
-      FLA_UNROLL
-      for (int k = 0; k < 4; ++k) {
-        const float* pair = &sums[4 * q + k][n / 2][2 * (n % 2)];
-        rows.of[n][q].words[k] = pack_pair<T>(pair[0], pair[1]);
-      }
+    for (int k = 0; k < 4; ++k) {
+      const float* pair = &sums[4 * q + k][n / 2][2 * (n % 2)];
+      v.words[k] = pack_pair<T>(pair[0], pair[1]);
     }
+    return v;
   }
   template <class T>
-  FLA_DEVICE RowFragment<T, kTiles> packed() const {
-    RowFragment<T, kTiles> rows;
+  FLA_DEVICE void pack_into(int q, RowFragment<T, kWidth, kTiles>& rows) const {
     FLA_UNROLL
-    for (int q = 0; q < kMapHalves; ++q) pack_into(q, rows);
-    return rows;
+    for (int n = 0; n < 2 * kTiles; ++n) rows.of[n][q] = packed<T>(n, q);
   }
 };
 
@@ -126,62 +170,55 @@ FLA_DEVICE float quad_sum(float v) {
   return v + shuffle_xor(v, 2);
 }
 
-// Replaces h by e^2h and fills `down` with e^-2h, both over the row's sum: probabilities.
-template <int kTiles>
-FLA_DEVICE void signed_softmax(RowSums<kTiles>& up, RowSums<kTiles>& down) {
+// Replaces h of row n by e^2h and fills `down` with e^-2h, both over a power that keeps them from overflowing. Returns the
+// factor that makes them probabilities.
+template <int kWidth, int kTiles>
+FLA_DEVICE float signed_softmax(int n, RowSums<kWidth, kTiles>& up, float (&down)[kMapSlices<kWidth>][8]) {
+  float top = 0, sum = 0;
   FLA_UNROLL
-  for (int n = 0; n < 2 * kTiles; ++n) {
-    float top = 0, sum = 0;
+  for (int q = 0; q < kMapSlices<kWidth>; ++q) {
     FLA_UNROLL
-    for (int q = 0; q < kMapHalves; ++q) {
-      FLA_UNROLL
-      for (int e = 0; e < 8; ++e) {
-        float& l = up.at(n, q, e);
-        l *= 2.0f * math::kLog2E;
-        top = math::max_with_nan(top, fabsf(l));
-      }
+    for (int e = 0; e < 8; ++e) {
+      float& l = up.at(n, q, e);
+      l *= 2.0f * math::kLog2E;
+      top = math::max_with_nan(top, fabsf(l));
     }
-    top = quad_max(top);
+  }
+  top = quad_max(top);
+  FLA_UNROLL
+  for (int q = 0; q < kMapSlices<kWidth>; ++q) {
     FLA_UNROLL
-    for (int q = 0; q < kMapHalves; ++q) {
-      FLA_UNROLL
-      for (int e = 0; e < 8; ++e) {
-        const float l = up.at(n, q, e);
-        up.at(n, q, e) = math::exp2(l - top);
-        down.at(n, q, e) = math::exp2(-l - top);
-        sum += up.at(n, q, e) + down.at(n, q, e);
-      }
+    for (int e = 0; e < 8; ++e) {
+      const float l = up.at(n, q, e);
+      up.at(n, q, e) = math::exp2(l - top);
+      down[q][e] = math::exp2(-l - top);
+      sum += up.at(n, q, e) + down[q][e];
     }
-    const float factor = math::reciprocal(quad_sum(sum));
+  }
+  return math::reciprocal(quad_sum(sum));
+}
+
+// The name, in shared memory, of row or column i of a weight: what a lane owns as 8 t + 2 j + b of 32 is 8 j + 2 t + b of a
+// fragment of a product.
+FLA_DEVICE int place_of(int i) { return i / 32 * 32 + i / 2 % 4 * 8 + i / 8 % 4 * 2 + i % 2; }
+
+template <int kWidth, class T>
+FLA_DEVICE void stage_weight(const T* weight, int64_t stride, T* staged) {
+  constexpr int kChunks = kWidth / 8;
+  for (int i = static_cast<int>(threadIdx.x); i < kWidth * kChunks; i += static_cast<int>(blockDim.x)) {
+    const int row = i / kChunks, chunk = i % kChunks, place = place_of(row);
+    const auto v = load<T, 8>(weight + row * stride + 8 * chunk);
     FLA_UNROLL
-    for (int q = 0; q < kMapHalves; ++q) {
-      FLA_UNROLL
-      for (int e = 0; e < 8; ++e) {
-        up.at(n, q, e) *= factor;
-        down.at(n, q, e) *= factor;
-      }
+    for (int k = 0; k < 4; ++k) {
+      T* const to = staged + place_in_tile<kWidth>(place % 8, chunk / 4 * 4 + k) + place / 8 * 8 * kWidth;
+      store(to + 2 * (chunk % 4), Vector<T, 2>{v.words[k]});
     }
   }
 }
 
-// weight [64, 64] as it is, or its transpose, to shared memory.
-template <class T>
-FLA_DEVICE void stage_weight(const T* weight, int64_t stride, bool transpose, T* staged) {
-  for (int i = static_cast<int>(threadIdx.x); i < kMapWidth * kMapWidth / 8; i += static_cast<int>(blockDim.x)) {
-    const int row = i / 8, column = i % 8 * 8;
-    const auto v = load<T, 8>(weight + row * stride + column);
-    if (!transpose) {
-      store(staged + row * kWeightStride + column, v);
-      continue;
-    }
-    FLA_UNROLL
-    for (int e = 0; e < 8; ++e)
-      staged[(column + e) * kWeightStride + row] = T{static_cast<uint16_t>(v.words[e / 2] >> 16 * (e % 2))};
-  }
-}
-
+template <int kWidth>
 FLA_DEVICE void stage_bias(const AnyFloat& bias, float* staged) {
-  for (int i = static_cast<int>(threadIdx.x); i < kMapWidth; i += static_cast<int>(blockDim.x))
+  for (int i = static_cast<int>(threadIdx.x); i < kWidth; i += static_cast<int>(blockDim.x))
     staged[i] = bias ? load_float(bias, i) : 0.0f;
 }
 
@@ -193,8 +230,28 @@ struct FusedMapArgs {
   const void* weight[2] = {};
   int64_t weight_stride[2] = {};
   AnyFloat bias[2];
-  float* dweight[2] = {};                    // [blocks][64][64] partial sums; absent: not asked for
-  float* dbias[2] = {};                      // [blocks][64]
+  float* dweight[2] = {};                    // [blocks][kWidth][kWidth] partial sums; absent: not asked for
+  float* dbias[2] = {};                      // [blocks][kWidth]
 };
+
+// Weights and biases of all layers.
+template <class T, RowMap kMap, int kWidth>
+FLA_DEVICE void stage_layers(const FusedMapArgs& a, T* weights, float* bias) {
+  FLA_UNROLL
+  for (int l = 0; l < kMapLayers<kMap>; ++l) {
+    stage_weight<kWidth>(static_cast<const T*>(a.weight[l]), a.weight_stride[l], weights + l * kWidth * kWidth);
+    stage_bias<kWidth>(a.bias[l], bias + l * kWidth);
+  }
+}
+
+// Calls body with the map as a template argument.
+template <class Body>
+auto with_map(LearnedMap kind, Body body) {
+  switch (row_map_of(kind)) {
+    case RowMap::softmax: return body(std::integral_constant<RowMap, RowMap::softmax>{});
+    case RowMap::relu: return body(std::integral_constant<RowMap, RowMap::relu>{});
+    default: return body(std::integral_constant<RowMap, RowMap::product>{});
+  }
+}
 
 }  // namespace fla::detail

@@ -1,4 +1,4 @@
-// Learned maps of heads of 64 in 16 bits, fused with their products: the weights stay in shared memory.
+// Learned maps of heads of 64 or 128 in 16 bits, fused with their products: the weights stay in shared memory.
 #pragma once
 
 #include "fla/learned_map.h"

@@ -35,7 +35,7 @@ constexpr Dim map_columns(LearnedMap kind, Dim E) {
 
 }  // namespace detail
 
-// Workspace: none where the map is fused (16 bits, D = E = 64, rows of whole vectors); else M E (2 M E) fp32 for h, both
+// Workspace: none where the map is fused (16 bits, D = E = 64 or 128, rows of whole vectors); else M E (2 M E) fp32 for h, both
 // weights one below the other, and what their product may use.
 struct LearnedMapForward {
   LearnedMap kind = LearnedMap::hedgehog;
