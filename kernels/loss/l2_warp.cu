@@ -38,7 +38,7 @@ struct PeakArgs {
 };
 
 template <class T>
-FLA_KERNEL void FLA_BOUNDS(kThreads, 6) peak_kernel(FLA_PARAMETERS PeakArgs a) {
+FLA_KERNEL void FLA_BOUNDS(kThreads, 5) peak_kernel(FLA_PARAMETERS PeakArgs a) {
   wait_for_predecessor();
   const int thread = static_cast<int>(threadIdx.x);
   const T* row = static_cast<const T*>(a.logits) + blockIdx.x * a.logits_stride;
@@ -46,25 +46,37 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 6) peak_kernel(FLA_PARAMETERS PeakArgs a) {
   Peak peak;
   if (const int column = span.scalar_column(thread, a.columns); column >= 0) peak.meet({load_float(row + column), column});
   constexpr int kWidth = RowSpan<T>::kWidth;
-  // Four vectors are asked for before the first is looked at.
+  // Four vectors are asked for before the first is looked at. Of most, only the largest element is found: those below what the
+  // warp has seen cannot hold the peak. A lane alone meets new peaks far more often, and each holds up its whole warp.
   constexpr int kBatch = 4;
+  float seen = -INFINITY;
   FLA_NO_UNROLL
-  for (int first = thread; first < span.vectors; first += kBatch * kThreads) {
+  for (int base = 0; base < span.vectors; base += kBatch * kThreads) {
+    const int first = base + thread;
     Vector<T, kWidth> held[kBatch];
     FLA_UNROLL
     for (int i = 0; i < kBatch; ++i) {
       const int v = first + i * kThreads;
-      held[i] = load<T, kWidth>(row + span.column(v < span.vectors ? v : first));
+      held[i] = load<T, kWidth>(row + span.column(v < span.vectors ? v : 0));
     }
+    float tops[kBatch];
+    FLA_UNROLL
+    for (int i = 0; i < kBatch; ++i) {
+      float values[kWidth];
+      unpack(held[i], values);
+      tops[i] = values[0];
+      FLA_UNROLL
+      for (int e = 1; e < kWidth; ++e) tops[i] = math::max_with_nan(tops[i], values[e]);
+      seen = math::max_with_nan(seen, tops[i]);
+    }
+    FLA_UNROLL
+    for (int step = kWarp / 2; step > 0; step /= 2) seen = math::max_with_nan(seen, shuffle_xor(seen, step));
     FLA_UNROLL
     for (int i = 0; i < kBatch; ++i) {
       const int v = first + i * kThreads;
+      if (v >= span.vectors || tops[i] < seen) continue;  // NaN goes on
       float values[kWidth];
       unpack(held[i], values);
-      float top = values[0];
-      FLA_UNROLL
-      for (int e = 1; e < kWidth; ++e) top = math::max_with_nan(top, values[e]);
-      if (v >= span.vectors || top < peak.value) continue;  // the second is seldom untrue; NaN goes on
       FLA_UNROLL
       for (int e = 0; e < kWidth; ++e) peak.meet({values[e], span.column(v) + e});
     }

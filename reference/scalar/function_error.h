@@ -39,10 +39,11 @@ inline constexpr double kShortLog1pError = 9e-6;
 // lg2.approx: absolute on (1/2, 2), relative elsewhere. What a power x^p is made of: there the absolute error counts.
 inline constexpr double kLog2Error = 0x1p-22;
 
-// tanh as 1 - 2 / (1 + e^2x) cancels near 0: its error there is that of the 1 (about 7u), not of the result,
-// so a relative bound would be wrong and an absolute one is right. The hardware's tanh (2^-11) is not
-// allowed.
-inline constexpr double kTanhAbsoluteError = 4.5e-7;
+// tanh as 1 - 2 / (1 + e^2x) cancels near 0: its error there is that of the 1, not of the result, so a relative bound would be
+// wrong and an absolute one is right. In u = 2^-24, 2 / (1 + e) being at most 1: 2.1 from e (2 ulp and its argument's rounding,
+// times e / (1 + e)^2), 1 from 1 + e, 5 from a reciprocal that four share (2 products, itself 2, the way back 1), 1 from the
+// difference: 9.1. The hardware's tanh (2^-11) is not allowed.
+inline constexpr double kTanhAbsoluteError = 5.6e-7;
 
 // Sums of n terms by `lanes` independent accumulators and a tree: depth h, of which roundings that behave
 // like noise use 6 sqrt(h) with a failure probability of 3e-8 (reliability-and-numerics.md 2.3).
