@@ -1,6 +1,7 @@
-// Divergence between two rows of logits, loss and gradient. One block per row: the first vectors of both rows stay in
-// registers, the next in shared memory, fetched by bulk copies; only what fits in neither is read a second time, shortly
-// after the first and so most likely from L2. Everything after the logits is in base 2, one operation per exponential.
+// Divergence between two rows of logits, loss and gradient. The first vectors of both rows stay in registers, the next in shared
+// memory, fetched by bulk copies. Rows for which two blocks would not fit a multiprocessor are split over a cluster of up to
+// eight (a block alone on one is in step with itself: it reads or computes, never both); only what no cluster holds is read a
+// second time. Everything after the logits is in base 2, one operation per exponential.
 #include <algorithm>
 
 #include "common/workspace.h"
@@ -14,14 +15,16 @@ namespace {
 
 constexpr int kHeld = 2;  // vectors of each row in a thread's registers
 constexpr int kPieceVectors = 2 * kLossThreads;  // of each row under one barrier
-constexpr int64_t kSharedRoom = 227 * 1024 - 4096;
+constexpr int kMostBlocks = 8;    // of a cluster, which share a row
+constexpr int64_t kSharedRoom = 227 * 1024 / 2 - 2048;
 constexpr int kMostPieces = static_cast<int>(kSharedRoom / 32 / kPieceVectors) + 1;
 
 struct DivergenceArgs {
   LogitArgs student;
   const void* target = nullptr;
   int64_t target_stride = 0;
-  int32_t shared_vectors = 0;  // of each row
+  int32_t shared_vectors = 0;  // of each row, in one block
+  int32_t cluster = 1;         // blocks of a row
   Divergence divergence = Divergence::forward_kl;
   float beta = 0;
 };
@@ -29,6 +32,7 @@ struct DivergenceArgs {
 struct DivergenceShared {
   SoftmaxState student[32], target[32];
   BlockSlots<2> sums;
+  float states[kMostBlocks][4], totals[kMostBlocks][2];  // what the blocks of a cluster found
   TransactionBarrier arrived[kMostPieces];
 };
 constexpr int64_t kControlBytes = (static_cast<int64_t>(sizeof(DivergenceShared)) + 127) / 128 * 128;
@@ -77,6 +81,38 @@ struct DivergenceTerms {
   }
 };
 
+// What every block of a cluster found, to all of them: in slots[rank], in order of the ranks.
+template <int N>
+FLA_DEVICE void tell_cluster(float (&slots)[kMostBlocks][N], const float (&own)[N], int rank, int blocks) {
+  if (static_cast<int>(threadIdx.x) < blocks) {
+    FLA_UNROLL
+    for (int i = 0; i < N; ++i) cluster_store(&slots[rank][i], static_cast<int>(threadIdx.x), own[i]);
+  }
+  cluster_barrier();
+}
+
+// The statistics of the whole row.
+FLA_DEVICE void merge_over_cluster(DivergenceShared& shared, SoftmaxState& student, SoftmaxState& target, int rank, int blocks) {
+  if (blocks == 1) return;
+  const float own[4] = {student.max, student.sum, target.max, target.sum};
+  tell_cluster(shared.states, own, rank, blocks);
+  student = target = {};
+  for (int b = 0; b < blocks; ++b) {
+    const auto& of = shared.states[b];
+    student = merge(student, {of[0], of[1]});
+    target = merge(target, {of[2], of[3]});
+  }
+}
+FLA_DEVICE void sum_over_cluster(DivergenceShared& shared, float (&sums)[2], int rank, int blocks) {
+  if (blocks == 1) return;
+  tell_cluster(shared.totals, sums, rank, blocks);
+  sums[0] = sums[1] = 0.0f;
+  for (int b = 0; b < blocks; ++b) {
+    sums[0] += shared.totals[b][0];
+    sums[1] += shared.totals[b][1];
+  }
+}
+
 template <class T, int kWidth>
 FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(FLA_PARAMETERS DivergenceArgs a) {
   using Packed = Vector<T, kWidth>;
@@ -84,17 +120,20 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(F
   T* student_tail = reinterpret_cast<T*>(shared_memory<unsigned char>() + kControlBytes);
   T* target_tail = student_tail + static_cast<int64_t>(a.shared_vectors) * kWidth;
   const int thread = static_cast<int>(threadIdx.x);
-  const int64_t row = blockIdx.x;
+  const int blocks = a.cluster, rank = blocks > 1 ? cluster_rank() : 0;
+  const int64_t row = blockIdx.x / static_cast<uint32_t>(blocks);
   const LogitArgs& s = a.student;
   const T* logits = static_cast<const T*>(s.logits) + row * s.logits_stride;
   const T* target = static_cast<const T*>(a.target) + row * a.target_stride;
   T* dlogits = static_cast<T*>(s.dlogits) + row * s.dlogits_stride;
-  int head = 0, vectors = s.columns, scalar = -1;
+  int head = 0, vectors = s.columns, scalar = -1;  // of this block
   if constexpr (kWidth > 1) {
     const RowSpan<T> span(logits, s.columns);
-    head = span.head;
-    vectors = span.vectors;
-    scalar = span.scalar_column(thread, s.columns);
+    const int share = (span.vectors + blocks - 1) / blocks, begin = rank * share;
+    head = span.column(begin);
+    vectors = span.vectors - begin < share ? span.vectors - begin : share;
+    vectors = vectors > 0 ? vectors : 0;
+    if (rank == 0) scalar = span.scalar_column(thread, s.columns);
   }
   const auto column = [&](int v) { return head + v * kWidth; };
   const int kept = vectors < kHeld * kLossThreads ? vectors : kHeld * kLossThreads;
@@ -111,8 +150,8 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(F
   if (s.labels && load_index(s.labels, row * s.label_stride) == s.ignore_index) {
     for (int v = thread; v < vectors; v += kLossThreads) store(dlogits + column(v), zero_vector<T, kWidth>());
     if (scalar >= 0) store_float(dlogits + scalar, 0.0f);
-    if (thread == 0) store_float(s.loss_rows + row * s.loss_stride, 0.0f);
-    return;  // the whole block, before any barrier
+    if (thread == 0 && rank == 0) store_float(s.loss_rows + row * s.loss_stride, 0.0f);
+    return;  // the whole cluster, before any barrier
   }
   if constexpr (kWidth > 1) {
     if (thread == 0) {
@@ -129,7 +168,9 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(F
       }
     }
   }
-  if (waiting > 0) block_barrier();  // the transaction barriers are initialised
+  // The transaction barriers are initialised, and the other blocks' shared memory is theirs.
+  if (blocks > 1) cluster_barrier();
+  else if (waiting > 0) block_barrier();
 
   // Visits this thread's columns of both rows, as floats. `wait`: for what is still on its way to shared memory.
   const auto sweep = [&](bool wait, auto&& visit) {
@@ -165,8 +206,11 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(F
   });
   DivergenceTerms terms;
   terms.scale = s.scale * math::kLog2E;
-  terms.student_lse = log2_sum(block_merge(student_seen.softmax, shared->student));
-  terms.target_lse = log2_sum(block_merge(target_seen.softmax, shared->target));
+  SoftmaxState student_total = block_merge(student_seen.softmax, shared->student);
+  SoftmaxState target_total = block_merge(target_seen.softmax, shared->target);
+  merge_over_cluster(*shared, student_total, target_total, rank, blocks);
+  terms.student_lse = log2_sum(student_total);
+  terms.target_lse = log2_sum(target_total);
   terms.beta = a.beta;
   terms.factor = upstream_factor(s, row);
   terms.divergence = a.divergence;
@@ -187,6 +231,7 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(F
       sums[1] += centre;
     });
     block_sum(sums, shared->sums);
+    sum_over_cluster(*shared, sums, rank, blocks);
     terms.centre = sums[1];
   }
   float forward_loss[2] = {};
@@ -204,9 +249,10 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(F
   });
   if (forward) {
     block_sum(forward_loss, shared->sums);
+    sum_over_cluster(*shared, forward_loss, rank, blocks);
     sums[0] = forward_loss[0];
   }
-  if (thread == 0) store_float(s.loss_rows + row * s.loss_stride, math::kLn2 * sums[0]);
+  if (thread == 0 && rank == 0) store_float(s.loss_rows + row * s.loss_stride, math::kLn2 * sums[0]);
 }
 
 bool all_in_step(const DivergenceArgs& a, DType dtype) {
@@ -218,9 +264,12 @@ bool all_in_step(const DivergenceArgs& a, DType dtype) {
 Status launch_divergence(DivergenceArgs a, DType dtype, Stream stream) {
   const bool wide = all_in_step(a, dtype);
   const int64_t vectors = int64_t{a.student.columns} * size_of(dtype) / 16;
-  if (wide) a.shared_vectors = static_cast<int32_t>(std::clamp<int64_t>(vectors - kHeld * kLossThreads, 0, (kSharedRoom - kControlBytes) / 32));
-  const Launch shape{.grid = a.student.rows,
+  constexpr int64_t kMostShared = (kSharedRoom - kControlBytes) / 32, kKept = kHeld * kLossThreads;
+  while (wide && a.cluster < kMostBlocks && divide_up(vectors, a.cluster) > kKept + kMostShared) a.cluster *= 2;
+  if (wide) a.shared_vectors = static_cast<int32_t>(std::clamp<int64_t>(divide_up(vectors, a.cluster) - kKept, 0, kMostShared));
+  const Launch shape{.grid = a.student.rows * a.cluster,
                      .block = kLossThreads,
+                     .cluster = a.cluster,
                      .shared_bytes = static_cast<size_t>(kControlBytes + int64_t{a.shared_vectors} * 32),
                      .stream = stream};
   return dispatch_float(dtype, [&](auto tag) {
