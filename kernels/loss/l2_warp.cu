@@ -1,5 +1,5 @@
-// The largest logit of every token: one block a row, read once (2 bytes a logit in 16 bits); and its gradient, one thread a
-// token.
+// The largest logit of every token: one block a row, read once (2 bytes a logit in 16 bits; three instructions a logit, of 15
+// that the bandwidth leaves); and its gradient, one thread a token.
 #include "fla/l2_warp.h"
 
 #include "common/dispatch.h"
@@ -15,19 +15,21 @@ using namespace detail;
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarp;
 
+// A logit or, while a row is read, the largest of a batch of vectors and the first of these.
 struct Peak {
   float value = -INFINITY;
-  int32_t column = INT32_MAX;  // of no logit
+  int32_t at = INT32_MAX;  // of no logit
 
   FLA_DEVICE bool gives_way_to(const Peak& o) const {
     const bool mine_is_nan = value != value, other_is_nan = o.value != o.value;
     if (mine_is_nan != other_is_nan) return other_is_nan;
     if (!mine_is_nan && value != o.value) return value < o.value;
-    return o.column < column;
+    return o.at < at;
   }
   FLA_DEVICE void meet(const Peak& o) {
     if (gives_way_to(o)) *this = o;
   }
+  FLA_DEVICE bool is_as_high_as(float other) const { return value == other || (value != value && other != other); }
 };
 
 struct PeakArgs {
@@ -37,68 +39,84 @@ struct PeakArgs {
   int32_t columns = 0, first_class = 0;
 };
 
-template <class T>
-FLA_KERNEL void FLA_BOUNDS(kThreads, 5) peak_kernel(FLA_PARAMETERS PeakArgs a) {
-  wait_for_predecessor();
+struct PeakShared {
+  Peak of_batches[kWarps], of_logits[kWarps];
+};
+
+// One block barrier; every thread gets the block's peak.
+FLA_DEVICE Peak block_peak(Peak peak, Peak* slots) {
   const int thread = static_cast<int>(threadIdx.x);
-  const T* row = static_cast<const T*>(a.logits) + blockIdx.x * a.logits_stride;
-  const RowSpan<T> span(row, a.columns);
-  Peak peak;
-  if (const int column = span.scalar_column(thread, a.columns); column >= 0) peak.meet({load_float(row + column), column});
-  constexpr int kWidth = RowSpan<T>::kWidth;
-  // Four vectors are asked for before the first is looked at. Of most, only the largest element is found: those below what the
-  // warp has seen cannot hold the peak. A lane alone meets new peaks far more often, and each holds up its whole warp.
-  constexpr int kBatch = 4;
-  float seen = -INFINITY;
-  FLA_NO_UNROLL
-  for (int base = 0; base < span.vectors; base += kBatch * kThreads) {
-    const int first = base + thread;
-    Vector<T, kWidth> held[kBatch];
-    FLA_UNROLL
-    for (int i = 0; i < kBatch; ++i) {
-      const int v = first + i * kThreads;
-      held[i] = load<T, kWidth>(row + span.column(v < span.vectors ? v : 0));
-    }
-    float tops[kBatch];
-    FLA_UNROLL
-    for (int i = 0; i < kBatch; ++i) {
-      float values[kWidth];
-      unpack(held[i], values);
-      tops[i] = values[0];
-      FLA_UNROLL
-      for (int e = 1; e < kWidth; ++e) tops[i] = math::max_with_nan(tops[i], values[e]);
-      seen = math::max_with_nan(seen, tops[i]);
-    }
-    FLA_UNROLL
-    for (int step = kWarp / 2; step > 0; step /= 2) seen = math::max_with_nan(seen, shuffle_xor(seen, step));
-    FLA_UNROLL
-    for (int i = 0; i < kBatch; ++i) {
-      const int v = first + i * kThreads;
-      if (v >= span.vectors || tops[i] < seen) continue;  // NaN goes on
-      float values[kWidth];
-      unpack(held[i], values);
-      FLA_UNROLL
-      for (int e = 0; e < kWidth; ++e) peak.meet({values[e], span.column(v) + e});
-    }
-  }
-  auto* peaks = shared_memory<Peak>();
   FLA_UNROLL
   for (int step = kWarp / 2; step > 0; step /= 2) {
     Peak other;
     other.value = shuffle_xor(peak.value, step);
-    other.column = shuffle_xor(peak.column, step);
+    other.at = shuffle_xor(peak.at, step);
     peak.meet(other);
   }
-  if (thread % kWarp == 0) peaks[thread / kWarp] = peak;
+  if (thread % kWarp == 0) slots[thread / kWarp] = peak;
   block_barrier();
+  peak = slots[0];
+  FLA_UNROLL
+  for (int w = 1; w < kWarps; ++w) peak.meet(slots[w]);
+  return peak;
+}
+
+// The column is no part of the running maximum: a branch for each new one costs more than the row's bandwidth leaves, since
+// of 32 lanes one nearly always has one. The few threads that saw the row's peak look for it once more, in one batch.
+template <class T>
+FLA_KERNEL void FLA_BOUNDS(kThreads, 6) peak_kernel(FLA_PARAMETERS PeakArgs a) {
+  wait_for_predecessor();
+  auto* shared = shared_memory<PeakShared>();
+  const int thread = static_cast<int>(threadIdx.x);
+  const T* row = static_cast<const T*>(a.logits) + blockIdx.x * a.logits_stride;
+  const RowSpan<T> span(row, a.columns);
+  constexpr int kWidth = RowSpan<T>::kWidth;
+  // Four vectors are asked for before the first is looked at.
+  constexpr int kBatch = 4;
+  Peak batch;
+  FLA_NO_UNROLL
+  for (int first = thread; first < span.vectors; first += kBatch * kThreads) {
+    Vector<T, kWidth> held[kBatch];
+    FLA_UNROLL
+    for (int i = 0; i < kBatch; ++i) {
+      const int v = first + i * kThreads;
+      held[i] = load<T, kWidth>(row + span.column(v < span.vectors ? v : first));
+    }
+    float top[kBatch];
+    FLA_UNROLL
+    for (int i = 0; i < kBatch; ++i) {
+      float values[kWidth];
+      unpack(held[i], values);
+      top[i] = values[0];
+      FLA_UNROLL
+      for (int e = 1; e < kWidth; ++e) top[i] = math::max_with_nan(top[i], values[e]);
+    }
+    batch.meet({math::max_with_nan(math::max_with_nan(top[0], top[1]), math::max_with_nan(top[2], top[3])), first});
+  }
+  Peak scalar;
+  if (const int column = span.scalar_column(thread, a.columns); column >= 0) scalar = {load_float(row + column), column};
+  Peak either = batch;
+  either.meet(scalar);
+  const float top = block_peak(either, shared->of_batches).value;
+  Peak peak;
+  if (scalar.at != INT32_MAX && scalar.is_as_high_as(top)) peak.meet(scalar);
+  if (batch.at != INT32_MAX && batch.is_as_high_as(top)) {
+    FLA_NO_UNROLL
+    for (int v = batch.at; v < span.vectors && v < batch.at + kBatch * kThreads; v += kThreads) {
+      float values[kWidth];
+      load_floats(row + span.column(v), values);
+      FLA_UNROLL
+      for (int e = 0; e < kWidth; ++e) peak.meet({values[e], span.column(v) + e});
+    }
+  }
+  peak = block_peak(peak, shared->of_logits);
   if (thread != 0) return;
-  for (int w = 1; w < kWarps; ++w) peak.meet(peaks[w]);
-  peak.column += a.first_class;
+  peak.at += a.first_class;
   float* max = a.peaks.max + blockIdx.x * a.peaks.max_stride;
   int32_t* argmax = a.peaks.argmax + blockIdx.x * a.peaks.argmax_stride;
   if (a.first_class > 0) peak.meet({load_float(max), static_cast<int32_t>(load_index({argmax, DType::i32}, 0))});
   store_float(max, peak.value);
-  store(argmax, Vector<int32_t, 1>{{static_cast<uint32_t>(peak.column)}});
+  store(argmax, Vector<int32_t, 1>{{static_cast<uint32_t>(peak.at)}});
 }
 
 // The element of the gradient that the penalty goes into, from the raw logit that `peaks` kept.
@@ -169,7 +187,7 @@ Status detail::find_peaks(const Tensor& logits, const RowPeaks& peaks, int64_t f
                       .first_class = static_cast<int32_t>(first_class)};
   return dispatch_float(logits.dtype, [&](auto tag) {
     return launch<&peak_kernel<typename decltype(tag)::type>>(
-        {.grid = logits.size[0], .block = kThreads, .shared_bytes = kWarps * sizeof(Peak), .stream = stream}, args);
+        {.grid = logits.size[0], .block = kThreads, .shared_bytes = sizeof(PeakShared), .stream = stream}, args);
   });
 }
 
