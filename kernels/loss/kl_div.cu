@@ -1,7 +1,11 @@
-// Divergence between two rows of logits, loss and gradient. One block per row: the first vectors of both rows stay in
-// registers, the next in shared memory, fetched by bulk copies; only what fits in neither is read a second time, shortly
-// after the first and so most likely from L2. Everything after the logits is in base 2, one operation per exponential.
+// Divergence between two rows of logits, loss and gradient. The first vectors of both rows stay in registers, the next in
+// shared memory, fetched by bulk copies: every logit is read once (6 bytes an element in 16 bits). One block per row, of
+// which two share a multiprocessor while their rows fit; then one; then a cluster of blocks per row, which tell each other
+// their statistics and sums. Only what fits in none is read a second time. Everything after the logits is in base 2, one
+// operation per exponential; each divergence has code of its own, since a branch per column would keep a column's chain of
+// operations from overlapping its neighbours'.
 #include <algorithm>
+#include <type_traits>
 
 #include "common/workspace.h"
 #include "fla/distribution_loss.h"
@@ -12,16 +16,18 @@ namespace fla {
 namespace detail {
 namespace {
 
-constexpr int kHeld = 2;  // vectors of each row in a thread's registers
+constexpr int kFewHeld = 2, kManyHeld = 6;       // vectors of each row in a thread's registers: two blocks a multiprocessor, one
 constexpr int kPieceVectors = 2 * kLossThreads;  // of each row under one barrier
-constexpr int64_t kSharedRoom = 227 * 1024 - 4096;
-constexpr int kMostPieces = static_cast<int>(kSharedRoom / 32 / kPieceVectors) + 1;
+constexpr int64_t kRoomOfTwo = 113 * 1024;       // shared memory of each of two blocks: 228 KB, 1 KB a block is the system's
+constexpr int kMostPieces = static_cast<int>(kSharedLimit / 32 / kPieceVectors) + 1;
+constexpr int kMostBlocks = 8;                   // of a cluster
 
 struct DivergenceArgs {
   LogitArgs student;
   const void* target = nullptr;
   int64_t target_stride = 0;
-  int32_t shared_vectors = 0;  // of each row
+  int32_t shared_vectors = 0;  // of each row, in each block
+  int32_t cluster = 1;         // blocks per row
   Divergence divergence = Divergence::forward_kl;
   float beta = 0;
 };
@@ -29,6 +35,7 @@ struct DivergenceArgs {
 struct DivergenceShared {
   SoftmaxState student[32], target[32];
   BlockSlots<2> sums;
+  float statistics_of_block[4][kMostBlocks], sums_of_block[2][kMostBlocks];
   TransactionBarrier arrived[kMostPieces];
 };
 constexpr int64_t kControlBytes = (static_cast<int64_t>(sizeof(DivergenceShared)) + 127) / 128 * 128;
@@ -37,12 +44,35 @@ FLA_DEVICE float log2_sum(const SoftmaxState& s) {
   return s.sum == 0.0f ? -INFINITY : fmaf(math::log(s.sum), math::kLog2E, s.max);
 }
 
+// Gives every block of a cluster the values of all, by rank.
+template <int N>
+FLA_DEVICE void exchange(const float (&values)[N], float (&of_block)[N][kMostBlocks], int rank, int cluster) {
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread < cluster) {
+    FLA_UNROLL
+    for (int i = 0; i < N; ++i) cluster_store(&of_block[i][rank], thread, values[i]);
+  }
+  cluster_barrier();
+}
+
+// Sums over the row's blocks, in the order of ranks. Once in a kernel.
+FLA_DEVICE void row_sum(float (&sums)[2], DivergenceShared& shared, int rank, int cluster) {
+  block_sum(sums, shared.sums);
+  if (cluster == 1) return;
+  exchange(sums, shared.sums_of_block, rank, cluster);
+  FLA_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    sums[i] = 0.0f;
+    for (int b = 0; b < cluster; ++b) sums[i] += shared.sums_of_block[i][b];
+  }
+}
+
 // The formulas, of one column: base-2 logarithms of both probabilities in, loss and gradient out.
+template <Divergence kDivergence>
 struct DivergenceTerms {
   float scale, student_lse, target_lse;  // to base 2
   float beta, factor;                    // factor: of the gradient, for logarithms in base 2
   float centre = 0;                      // mean under q of log2(q / other), which the gradient is relative to
-  Divergence divergence;
 
   struct Column {
     float p, q;
@@ -55,10 +85,10 @@ struct DivergenceTerms {
     c.p = math::exp2(log_p);
     c.q = math::exp2(log_q);
     const float apart = log_q - log_p;
-    if (divergence == Divergence::forward_kl) {
+    if constexpr (kDivergence == Divergence::forward_kl) {
       c.loss = log_p == -INFINITY ? 0.0f : -c.p * apart;
       c.log2_q_share = 0.0f;
-    } else if (divergence == Divergence::reverse_kl) {
+    } else if constexpr (kDivergence == Divergence::reverse_kl) {
       c.log2_q_share = log_q == -INFINITY ? 0.0f : apart;
       c.loss = c.q * c.log2_q_share;
     } else {
@@ -72,19 +102,22 @@ struct DivergenceTerms {
     return c;
   }
   FLA_DEVICE float gradient(const Column& c) const {
-    if (divergence == Divergence::forward_kl) return factor * (c.q - c.p);
+    if constexpr (kDivergence == Divergence::forward_kl) return factor * (c.q - c.p);
     return factor * c.q * (c.log2_q_share - centre);
   }
 };
 
-template <class T, int kWidth>
-FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(FLA_PARAMETERS DivergenceArgs a) {
+template <class T, int kWidth, int kHeld>
+FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 && kHeld == kFewHeld ? 2 : 1) divergence_kernel(FLA_PARAMETERS DivergenceArgs a) {
   using Packed = Vector<T, kWidth>;
   auto* shared = reinterpret_cast<DivergenceShared*>(shared_memory<unsigned char>());
   T* student_tail = reinterpret_cast<T*>(shared_memory<unsigned char>() + kControlBytes);
   T* target_tail = student_tail + static_cast<int64_t>(a.shared_vectors) * kWidth;
   const int thread = static_cast<int>(threadIdx.x);
-  const int64_t row = blockIdx.x;
+  // With few vectors held, a whole row fits on chip; single elements are all read again.
+  constexpr bool kSplit = kWidth > 1 && kHeld == kManyHeld, kReadsAgain = kSplit || kWidth == 1;
+  const int cluster = kSplit ? a.cluster : 1, rank = cluster > 1 ? cluster_rank() : 0;
+  const int64_t row = blockIdx.x / static_cast<uint32_t>(cluster);
   const LogitArgs& s = a.student;
   const T* logits = static_cast<const T*>(s.logits) + row * s.logits_stride;
   const T* target = static_cast<const T*>(a.target) + row * a.target_stride;
@@ -92,9 +125,10 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(F
   int head = 0, vectors = s.columns, scalar = -1;
   if constexpr (kWidth > 1) {
     const RowSpan<T> span(logits, s.columns);
-    head = span.head;
-    vectors = span.vectors;
-    scalar = span.scalar_column(thread, s.columns);
+    const int share = (span.vectors + cluster - 1) / cluster, before = rank * share;
+    head = span.column(before);
+    vectors = span.vectors - before < share ? span.vectors - before : share;
+    if (rank == 0) scalar = span.scalar_column(thread, s.columns);
   }
   const auto column = [&](int v) { return head + v * kWidth; };
   const int kept = vectors < kHeld * kLossThreads ? vectors : kHeld * kLossThreads;
@@ -111,8 +145,8 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(F
   if (s.labels && load_index(s.labels, row * s.label_stride) == s.ignore_index) {
     for (int v = thread; v < vectors; v += kLossThreads) store(dlogits + column(v), zero_vector<T, kWidth>());
     if (scalar >= 0) store_float(dlogits + scalar, 0.0f);
-    if (thread == 0) store_float(s.loss_rows + row * s.loss_stride, 0.0f);
-    return;  // the whole block, before any barrier
+    if (rank == 0 && thread == 0) store_float(s.loss_rows + row * s.loss_stride, 0.0f);
+    return;  // all blocks of the row, before any barrier
   }
   if constexpr (kWidth > 1) {
     if (thread == 0) {
@@ -129,7 +163,9 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(F
       }
     }
   }
-  if (waiting > 0) block_barrier();  // the transaction barriers are initialised
+  // The transaction barriers are initialised, and the other blocks have begun.
+  if (cluster > 1) cluster_barrier();
+  else if (waiting > 0) block_barrier();
 
   // Visits this thread's columns of both rows, as floats. `wait`: for what is still on its way to shared memory.
   const auto sweep = [&](bool wait, auto&& visit) {
@@ -149,9 +185,11 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(F
       if (wait) barrier_wait(&shared->arrived[v / kPieceVectors], 0);
       visit_packed(load<T, kWidth>(student_tail + v * kWidth), load<T, kWidth>(target_tail + v * kWidth), kept + v);
     }
-    FLA_UNROLL_BY(2)
-    for (int v = kept + waiting + thread; v < vectors; v += kLossThreads)
-      visit_packed(load<T, kWidth>(logits + column(v)), load<T, kWidth>(target + column(v)), v);
+    if constexpr (kReadsAgain) {
+      FLA_UNROLL_BY(2)
+      for (int v = kept + waiting + thread; v < vectors; v += kLossThreads)
+        visit_packed(load<T, kWidth>(logits + column(v)), load<T, kWidth>(target + column(v)), v);
+    }
     if (scalar >= 0) {
       float x[1] = {load_float(logits + scalar)}, y[1] = {load_float(target + scalar)};
       visit(x, y, scalar);
@@ -163,50 +201,63 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(F
     student_seen.add(s, x);
     target_seen.add(s, y);
   });
-  DivergenceTerms terms;
-  terms.scale = s.scale * math::kLog2E;
-  terms.student_lse = log2_sum(block_merge(student_seen.softmax, shared->student));
-  terms.target_lse = log2_sum(block_merge(target_seen.softmax, shared->target));
-  terms.beta = a.beta;
-  terms.factor = upstream_factor(s, row);
-  terms.divergence = a.divergence;
-  const bool forward = a.divergence == Divergence::forward_kl;
-  float sums[2] = {};
-  if (!forward) {
-    terms.factor *= a.divergence == Divergence::jensen_shannon ? (1.0f - a.beta) * math::kLn2 : math::kLn2;
-    sweep(false, [&](auto& x, auto& y, int) {
+  SoftmaxState of_student = block_merge(student_seen.softmax, shared->student);
+  SoftmaxState of_target = block_merge(target_seen.softmax, shared->target);
+  if (cluster > 1) {
+    auto& of_block = shared->statistics_of_block;
+    exchange({of_student.max, of_student.sum, of_target.max, of_target.sum}, of_block, rank, cluster);
+    of_student = of_target = {};
+    for (int b = 0; b < cluster; ++b) {
+      of_student = merge(of_student, {of_block[0][b], of_block[1][b]});
+      of_target = merge(of_target, {of_block[2][b], of_block[3][b]});
+    }
+  }
+
+  const auto finish = [&](auto divergence) {
+    constexpr Divergence kDivergence = decltype(divergence)::value;
+    constexpr bool kForward = kDivergence == Divergence::forward_kl;
+    DivergenceTerms<kDivergence> terms{.scale = s.scale * math::kLog2E,
+                                       .student_lse = log2_sum(of_student),
+                                       .target_lse = log2_sum(of_target),
+                                       .beta = a.beta,
+                                       .factor = upstream_factor(s, row)};
+    if constexpr (!kForward) terms.factor *= math::kLn2;
+    if constexpr (kDivergence == Divergence::jensen_shannon) terms.factor *= 1.0f - a.beta;
+    float sums[2] = {};
+    if constexpr (!kForward) {
+      sweep(false, [&](auto& x, auto& y, int) {
+        constexpr int kCount = static_cast<int>(sizeof x / sizeof x[0]);
+        float loss = 0.0f, centre = 0.0f;
+        FLA_UNROLL
+        for (int e = 0; e < kCount; ++e) {
+          const auto c = terms.at(x[e], y[e]);
+          loss += c.loss;
+          centre = fmaf(c.q, c.log2_q_share, centre);
+        }
+        sums[0] += loss;
+        sums[1] += centre;
+      });
+      row_sum(sums, *shared, rank, cluster);
+      terms.centre = sums[1];
+    }
+    sweep(false, [&](auto& x, auto& y, int at) {
       constexpr int kCount = static_cast<int>(sizeof x / sizeof x[0]);
-      float loss = 0.0f, centre = 0.0f;
+      float loss = 0.0f;
       FLA_UNROLL
       for (int e = 0; e < kCount; ++e) {
         const auto c = terms.at(x[e], y[e]);
-        loss += c.loss;
-        centre = fmaf(c.q, c.log2_q_share, centre);
+        if constexpr (kForward) loss += c.loss;
+        x[e] = terms.gradient(c);
       }
       sums[0] += loss;
-      sums[1] += centre;
+      store_floats(dlogits + at, x);
     });
-    block_sum(sums, shared->sums);
-    terms.centre = sums[1];
-  }
-  float forward_loss[2] = {};
-  sweep(false, [&](auto& x, auto& y, int at) {
-    constexpr int kCount = static_cast<int>(sizeof x / sizeof x[0]);
-    float loss = 0.0f;
-    FLA_UNROLL
-    for (int e = 0; e < kCount; ++e) {
-      const auto c = terms.at(x[e], y[e]);
-      loss += c.loss;
-      x[e] = terms.gradient(c);
-    }
-    forward_loss[0] += loss;
-    store_floats(dlogits + at, x);
-  });
-  if (forward) {
-    block_sum(forward_loss, shared->sums);
-    sums[0] = forward_loss[0];
-  }
-  if (thread == 0) store_float(s.loss_rows + row * s.loss_stride, math::kLn2 * sums[0]);
+    if constexpr (kForward) row_sum(sums, *shared, rank, cluster);
+    if (rank == 0 && thread == 0) store_float(s.loss_rows + row * s.loss_stride, math::kLn2 * sums[0]);
+  };
+  if (a.divergence == Divergence::forward_kl) finish(std::integral_constant<Divergence, Divergence::forward_kl>());
+  else if (a.divergence == Divergence::reverse_kl) finish(std::integral_constant<Divergence, Divergence::reverse_kl>());
+  else finish(std::integral_constant<Divergence, Divergence::jensen_shannon>());
 }
 
 bool all_in_step(const DivergenceArgs& a, DType dtype) {
@@ -215,17 +266,41 @@ bool all_in_step(const DivergenceArgs& a, DType dtype) {
          (a.student.logits_stride - a.target_stride) * size_of(dtype) % 16 == 0;
 }
 
+struct DivergencePlan {
+  int held = kFewHeld, cluster = 1;
+  int64_t shared_vectors = 0;
+};
+
+// The smallest cluster that keeps a row, and two blocks a multiprocessor where none is needed (H200: one block a
+// multiprocessor gave 92 % of a copy at V = 65536, clusters of two of them 81 % at V = 128256).
+DivergencePlan plan_divergence(int64_t columns, DType dtype) {
+  const int64_t vectors = columns * size_of(dtype) / 16;
+  const auto room = [](int64_t bytes) { return (bytes - kControlBytes) / 32; };
+  const auto beyond_registers = [&](int held, int cluster) {
+    return std::max<int64_t>(divide_up(vectors, cluster) - held * kLossThreads, 0);
+  };
+  if (const int64_t rest = beyond_registers(kFewHeld, 1); rest <= room(kRoomOfTwo)) return {kFewHeld, 1, rest};
+  int cluster = 1;
+  while (cluster < kMostBlocks && beyond_registers(kManyHeld, cluster) > room(kSharedLimit)) cluster *= 2;
+  return {kManyHeld, cluster, std::min(beyond_registers(kManyHeld, cluster), room(kSharedLimit))};
+}
+
 Status launch_divergence(DivergenceArgs a, DType dtype, Stream stream) {
   const bool wide = all_in_step(a, dtype);
-  const int64_t vectors = int64_t{a.student.columns} * size_of(dtype) / 16;
-  if (wide) a.shared_vectors = static_cast<int32_t>(std::clamp<int64_t>(vectors - kHeld * kLossThreads, 0, (kSharedRoom - kControlBytes) / 32));
-  const Launch shape{.grid = a.student.rows,
+  const DivergencePlan plan = wide ? plan_divergence(a.student.columns, dtype) : DivergencePlan();
+  a.shared_vectors = static_cast<int32_t>(plan.shared_vectors);
+  a.cluster = plan.cluster;
+  const Launch shape{.grid = a.student.rows * plan.cluster,
                      .block = kLossThreads,
-                     .shared_bytes = static_cast<size_t>(kControlBytes + int64_t{a.shared_vectors} * 32),
+                     .cluster = plan.cluster,
+                     .shared_bytes = static_cast<size_t>(kControlBytes + plan.shared_vectors * 32),
                      .stream = stream};
   return dispatch_float(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    return wide ? launch<&divergence_kernel<T, 16 / sizeof(T)>>(shape, a) : launch<&divergence_kernel<T, 1>>(shape, a);
+    constexpr int kWidth = 16 / sizeof(T);
+    if (!wide) return launch<&divergence_kernel<T, 1, kFewHeld>>(shape, a);
+    return plan.held == kFewHeld ? launch<&divergence_kernel<T, kWidth, kFewHeld>>(shape, a)
+                                 : launch<&divergence_kernel<T, kWidth, kManyHeld>>(shape, a);
   });
 }
 
