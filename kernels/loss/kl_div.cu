@@ -115,7 +115,7 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 && kHeld == kFewHeld ? 2 : 1
   T* target_tail = student_tail + static_cast<int64_t>(a.shared_vectors) * kWidth;
   const int thread = static_cast<int>(threadIdx.x);
   // With few vectors held, a whole row fits on chip; single elements are all read again.
-  constexpr bool kSplit = kWidth > 1 && kHeld == kManyHeld, kReadsAgain = kSplit || kWidth == 1;
+  constexpr bool kSplit = kWidth > 1, kReadsAgain = kWidth == 1 || kHeld == kManyHeld;
   const int cluster = kSplit ? a.cluster : 1, rank = cluster > 1 ? cluster_rank() : 0;
   const int64_t row = blockIdx.x / static_cast<uint32_t>(cluster);
   const LogitArgs& s = a.student;
@@ -223,7 +223,7 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 && kHeld == kFewHeld ? 2 : 1
                                        .factor = upstream_factor(s, row)};
     if constexpr (!kForward) terms.factor *= math::kLn2;
     if constexpr (kDivergence == Divergence::jensen_shannon) terms.factor *= 1.0f - a.beta;
-    float sums[2] = {};
+    float sums[2] = {};  // loss, centre
     if constexpr (!kForward) {
       sweep(false, [&](auto& x, auto& y, int) {
         constexpr int kCount = static_cast<int>(sizeof x / sizeof x[0]);
@@ -231,7 +231,7 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 && kHeld == kFewHeld ? 2 : 1
         FLA_UNROLL
         for (int e = 0; e < kCount; ++e) {
           const auto c = terms.at(x[e], y[e]);
-          loss += c.loss;
+          if constexpr (kDivergence == Divergence::jensen_shannon) loss += c.loss;
           centre = fmaf(c.q, c.log2_q_share, centre);
         }
         sums[0] += loss;
@@ -239,17 +239,18 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 && kHeld == kFewHeld ? 2 : 1
       });
       row_sum(sums, *shared, rank, cluster);
       terms.centre = sums[1];
+      if constexpr (kDivergence == Divergence::reverse_kl) sums[0] = terms.centre;
     }
     sweep(false, [&](auto& x, auto& y, int at) {
       constexpr int kCount = static_cast<int>(sizeof x / sizeof x[0]);
-      float loss = 0.0f;
+      [[maybe_unused]] float loss = 0.0f;
       FLA_UNROLL
       for (int e = 0; e < kCount; ++e) {
         const auto c = terms.at(x[e], y[e]);
         if constexpr (kForward) loss += c.loss;
         x[e] = terms.gradient(c);
       }
-      sums[0] += loss;
+      if constexpr (kForward) sums[0] += loss;
       store_floats(dlogits + at, x);
     });
     if constexpr (kForward) row_sum(sums, *shared, rank, cluster);
@@ -267,27 +268,30 @@ bool all_in_step(const DivergenceArgs& a, DType dtype) {
 }
 
 struct DivergencePlan {
-  int held = kFewHeld, cluster = 1;
+  int held, cluster;
   int64_t shared_vectors = 0;
 };
 
-// The smallest cluster that keeps a row, and two blocks a multiprocessor where none is needed (H200: one block a
-// multiprocessor gave 92 % of a copy at V = 65536, clusters of two of them 81 % at V = 128256).
+// The first that keeps a row, else the last (H200: one block a multiprocessor gave 92 % of a copy at V = 65536, clusters of
+// two of them 81 % at V = 128256).
+constexpr DivergencePlan kPlans[] = {{kFewHeld, 1}, {kManyHeld, 1}, {kManyHeld, 2}, {kManyHeld, 4}, {kManyHeld, kMostBlocks}};
+
 DivergencePlan plan_divergence(int64_t columns, DType dtype) {
   const int64_t vectors = columns * size_of(dtype) / 16;
-  const auto room = [](int64_t bytes) { return (bytes - kControlBytes) / 32; };
-  const auto beyond_registers = [&](int held, int cluster) {
-    return std::max<int64_t>(divide_up(vectors, cluster) - held * kLossThreads, 0);
-  };
-  if (const int64_t rest = beyond_registers(kFewHeld, 1); rest <= room(kRoomOfTwo)) return {kFewHeld, 1, rest};
-  int cluster = 1;
-  while (cluster < kMostBlocks && beyond_registers(kManyHeld, cluster) > room(kSharedLimit)) cluster *= 2;
-  return {kManyHeld, cluster, std::min(beyond_registers(kManyHeld, cluster), room(kSharedLimit))};
+  DivergencePlan plan = {};
+  for (const DivergencePlan& candidate : kPlans) {
+    plan = candidate;
+    const int64_t room = ((plan.held == kFewHeld ? kRoomOfTwo : int64_t{kSharedLimit}) - kControlBytes) / 32;
+    const int64_t rest = divide_up(vectors, plan.cluster) - plan.held * kLossThreads;
+    plan.shared_vectors = std::clamp<int64_t>(rest, 0, room);
+    if (rest <= room) break;
+  }
+  return plan;
 }
 
 Status launch_divergence(DivergenceArgs a, DType dtype, Stream stream) {
   const bool wide = all_in_step(a, dtype);
-  const DivergencePlan plan = wide ? plan_divergence(a.student.columns, dtype) : DivergencePlan();
+  const DivergencePlan plan = wide ? plan_divergence(a.student.columns, dtype) : DivergencePlan{kFewHeld, 1};
   a.shared_vectors = static_cast<int32_t>(plan.shared_vectors);
   a.cluster = plan.cluster;
   const Launch shape{.grid = a.student.rows * plan.cluster,
