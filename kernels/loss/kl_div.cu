@@ -1,8 +1,11 @@
-// Divergence between two rows of logits, loss and gradient. The first vectors of both rows stay in registers, the next in shared
-// memory, fetched by bulk copies. Rows for which two blocks would not fit a multiprocessor are split over a cluster of up to
-// eight (a block alone on one is in step with itself: it reads or computes, never both); only what no cluster holds is read a
-// second time. Everything after the logits is in base 2, one operation per exponential.
+// Divergence between two rows of logits, loss and gradient. The first vectors of both rows stay in registers, the next in
+// shared memory, fetched by bulk copies: every logit is read once (6 bytes an element in 16 bits). One block per row, of
+// which two share a multiprocessor while their rows fit; then one; then a cluster of blocks per row, which tell each other
+// their statistics and sums. Only what fits in none is read a second time. Everything after the logits is in base 2, one
+// operation per exponential; each divergence has code of its own, since a branch per column would keep a column's chain of
+// operations from overlapping its neighbours'.
 #include <algorithm>
+#include <type_traits>
 
 #include "common/workspace.h"
 #include "fla/distribution_loss.h"
@@ -13,18 +16,18 @@ namespace fla {
 namespace detail {
 namespace {
 
-constexpr int kHeld = 2;  // vectors of each row in a thread's registers
+constexpr int kFewHeld = 2, kManyHeld = 6;       // vectors of each row in a thread's registers: two blocks a multiprocessor, one
 constexpr int kPieceVectors = 2 * kLossThreads;  // of each row under one barrier
-constexpr int kMostBlocks = 8;    // of a cluster, which share a row
-constexpr int64_t kSharedRoom = 227 * 1024 / 2 - 2048;
-constexpr int kMostPieces = static_cast<int>(kSharedRoom / 32 / kPieceVectors) + 1;
+constexpr int64_t kRoomOfTwo = 113 * 1024;       // shared memory of each of two blocks: 228 KB, 1 KB a block is the system's
+constexpr int kMostPieces = static_cast<int>(kSharedLimit / 32 / kPieceVectors) + 1;
+constexpr int kMostBlocks = 8;                   // of a cluster
 
 struct DivergenceArgs {
   LogitArgs student;
   const void* target = nullptr;
   int64_t target_stride = 0;
-  int32_t shared_vectors = 0;  // of each row, in one block
-  int32_t cluster = 1;         // blocks of a row
+  int32_t shared_vectors = 0;  // of each row, in each block
+  int32_t cluster = 1;         // blocks per row
   Divergence divergence = Divergence::forward_kl;
   float beta = 0;
 };
@@ -32,7 +35,7 @@ struct DivergenceArgs {
 struct DivergenceShared {
   SoftmaxState student[32], target[32];
   BlockSlots<2> sums;
-  float states[kMostBlocks][4], totals[kMostBlocks][2];  // what the blocks of a cluster found
+  float statistics_of_block[4][kMostBlocks], sums_of_block[2][kMostBlocks];
   TransactionBarrier arrived[kMostPieces];
 };
 constexpr int64_t kControlBytes = (static_cast<int64_t>(sizeof(DivergenceShared)) + 127) / 128 * 128;
@@ -41,12 +44,35 @@ FLA_DEVICE float log2_sum(const SoftmaxState& s) {
   return s.sum == 0.0f ? -INFINITY : fmaf(math::log(s.sum), math::kLog2E, s.max);
 }
 
+// Gives every block of a cluster the values of all, by rank.
+template <int N>
+FLA_DEVICE void exchange(const float (&values)[N], float (&of_block)[N][kMostBlocks], int rank, int cluster) {
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread < cluster) {
+    FLA_UNROLL
+    for (int i = 0; i < N; ++i) cluster_store(&of_block[i][rank], thread, values[i]);
+  }
+  cluster_barrier();
+}
+
+// Sums over the row's blocks, in the order of ranks. Once in a kernel.
+FLA_DEVICE void row_sum(float (&sums)[2], DivergenceShared& shared, int rank, int cluster) {
+  block_sum(sums, shared.sums);
+  if (cluster == 1) return;
+  exchange(sums, shared.sums_of_block, rank, cluster);
+  FLA_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    sums[i] = 0.0f;
+    for (int b = 0; b < cluster; ++b) sums[i] += shared.sums_of_block[i][b];
+  }
+}
+
 // The formulas, of one column: base-2 logarithms of both probabilities in, loss and gradient out.
+template <Divergence kDivergence>
 struct DivergenceTerms {
   float scale, student_lse, target_lse;  // to base 2
   float beta, factor;                    // factor: of the gradient, for logarithms in base 2
   float centre = 0;                      // mean under q of log2(q / other), which the gradient is relative to
-  Divergence divergence;
 
   struct Column {
     float p, q;
@@ -59,10 +85,10 @@ struct DivergenceTerms {
     c.p = math::exp2(log_p);
     c.q = math::exp2(log_q);
     const float apart = log_q - log_p;
-    if (divergence == Divergence::forward_kl) {
+    if constexpr (kDivergence == Divergence::forward_kl) {
       c.loss = log_p == -INFINITY ? 0.0f : -c.p * apart;
       c.log2_q_share = 0.0f;
-    } else if (divergence == Divergence::reverse_kl) {
+    } else if constexpr (kDivergence == Divergence::reverse_kl) {
       c.log2_q_share = log_q == -INFINITY ? 0.0f : apart;
       c.loss = c.q * c.log2_q_share;
     } else {
@@ -76,63 +102,32 @@ struct DivergenceTerms {
     return c;
   }
   FLA_DEVICE float gradient(const Column& c) const {
-    if (divergence == Divergence::forward_kl) return factor * (c.q - c.p);
+    if constexpr (kDivergence == Divergence::forward_kl) return factor * (c.q - c.p);
     return factor * c.q * (c.log2_q_share - centre);
   }
 };
 
-// What every block of a cluster found, to all of them: in slots[rank], in order of the ranks.
-template <int N>
-FLA_DEVICE void tell_cluster(float (&slots)[kMostBlocks][N], const float (&own)[N], int rank, int blocks) {
-  if (static_cast<int>(threadIdx.x) < blocks) {
-    FLA_UNROLL
-    for (int i = 0; i < N; ++i) cluster_store(&slots[rank][i], static_cast<int>(threadIdx.x), own[i]);
-  }
-  cluster_barrier();
-}
-
-// The statistics of the whole row.
-FLA_DEVICE void merge_over_cluster(DivergenceShared& shared, SoftmaxState& student, SoftmaxState& target, int rank, int blocks) {
-  if (blocks == 1) return;
-  const float own[4] = {student.max, student.sum, target.max, target.sum};
-  tell_cluster(shared.states, own, rank, blocks);
-  student = target = {};
-  for (int b = 0; b < blocks; ++b) {
-    const auto& of = shared.states[b];
-    student = merge(student, {of[0], of[1]});
-    target = merge(target, {of[2], of[3]});
-  }
-}
-FLA_DEVICE void sum_over_cluster(DivergenceShared& shared, float (&sums)[2], int rank, int blocks) {
-  if (blocks == 1) return;
-  tell_cluster(shared.totals, sums, rank, blocks);
-  sums[0] = sums[1] = 0.0f;
-  for (int b = 0; b < blocks; ++b) {
-    sums[0] += shared.totals[b][0];
-    sums[1] += shared.totals[b][1];
-  }
-}
-
-template <class T, int kWidth>
-FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(FLA_PARAMETERS DivergenceArgs a) {
+template <class T, int kWidth, int kHeld>
+FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 && kHeld == kFewHeld ? 2 : 1) divergence_kernel(FLA_PARAMETERS DivergenceArgs a) {
   using Packed = Vector<T, kWidth>;
   auto* shared = reinterpret_cast<DivergenceShared*>(shared_memory<unsigned char>());
   T* student_tail = reinterpret_cast<T*>(shared_memory<unsigned char>() + kControlBytes);
   T* target_tail = student_tail + static_cast<int64_t>(a.shared_vectors) * kWidth;
   const int thread = static_cast<int>(threadIdx.x);
-  const int blocks = a.cluster, rank = blocks > 1 ? cluster_rank() : 0;
-  const int64_t row = blockIdx.x / static_cast<uint32_t>(blocks);
+  // With few vectors held, a whole row fits on chip; single elements are all read again.
+  constexpr bool kSplit = kWidth > 1, kReadsAgain = kWidth == 1 || kHeld == kManyHeld;
+  const int cluster = kSplit ? a.cluster : 1, rank = cluster > 1 ? cluster_rank() : 0;
+  const int64_t row = blockIdx.x / static_cast<uint32_t>(cluster);
   const LogitArgs& s = a.student;
   const T* logits = static_cast<const T*>(s.logits) + row * s.logits_stride;
   const T* target = static_cast<const T*>(a.target) + row * a.target_stride;
   T* dlogits = static_cast<T*>(s.dlogits) + row * s.dlogits_stride;
-  int head = 0, vectors = s.columns, scalar = -1;  // of this block
+  int head = 0, vectors = s.columns, scalar = -1;
   if constexpr (kWidth > 1) {
     const RowSpan<T> span(logits, s.columns);
-    const int share = (span.vectors + blocks - 1) / blocks, begin = rank * share;
-    head = span.column(begin);
-    vectors = span.vectors - begin < share ? span.vectors - begin : share;
-    vectors = vectors > 0 ? vectors : 0;
+    const int share = (span.vectors + cluster - 1) / cluster, before = rank * share;
+    head = span.column(before);
+    vectors = span.vectors - before < share ? span.vectors - before : share;
     if (rank == 0) scalar = span.scalar_column(thread, s.columns);
   }
   const auto column = [&](int v) { return head + v * kWidth; };
@@ -150,8 +145,8 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(F
   if (s.labels && load_index(s.labels, row * s.label_stride) == s.ignore_index) {
     for (int v = thread; v < vectors; v += kLossThreads) store(dlogits + column(v), zero_vector<T, kWidth>());
     if (scalar >= 0) store_float(dlogits + scalar, 0.0f);
-    if (thread == 0 && rank == 0) store_float(s.loss_rows + row * s.loss_stride, 0.0f);
-    return;  // the whole cluster, before any barrier
+    if (rank == 0 && thread == 0) store_float(s.loss_rows + row * s.loss_stride, 0.0f);
+    return;  // all blocks of the row, before any barrier
   }
   if constexpr (kWidth > 1) {
     if (thread == 0) {
@@ -168,8 +163,8 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(F
       }
     }
   }
-  // The transaction barriers are initialised, and the other blocks' shared memory is theirs.
-  if (blocks > 1) cluster_barrier();
+  // The transaction barriers are initialised, and the other blocks have begun.
+  if (cluster > 1) cluster_barrier();
   else if (waiting > 0) block_barrier();
 
   // Visits this thread's columns of both rows, as floats. `wait`: for what is still on its way to shared memory.
@@ -190,9 +185,11 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(F
       if (wait) barrier_wait(&shared->arrived[v / kPieceVectors], 0);
       visit_packed(load<T, kWidth>(student_tail + v * kWidth), load<T, kWidth>(target_tail + v * kWidth), kept + v);
     }
-    FLA_UNROLL_BY(2)
-    for (int v = kept + waiting + thread; v < vectors; v += kLossThreads)
-      visit_packed(load<T, kWidth>(logits + column(v)), load<T, kWidth>(target + column(v)), v);
+    if constexpr (kReadsAgain) {
+      FLA_UNROLL_BY(2)
+      for (int v = kept + waiting + thread; v < vectors; v += kLossThreads)
+        visit_packed(load<T, kWidth>(logits + column(v)), load<T, kWidth>(target + column(v)), v);
+    }
     if (scalar >= 0) {
       float x[1] = {load_float(logits + scalar)}, y[1] = {load_float(target + scalar)};
       visit(x, y, scalar);
@@ -204,55 +201,64 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kWidth > 1 ? 2 : 1) divergence_kernel(F
     student_seen.add(s, x);
     target_seen.add(s, y);
   });
-  DivergenceTerms terms;
-  terms.scale = s.scale * math::kLog2E;
-  SoftmaxState student_total = block_merge(student_seen.softmax, shared->student);
-  SoftmaxState target_total = block_merge(target_seen.softmax, shared->target);
-  merge_over_cluster(*shared, student_total, target_total, rank, blocks);
-  terms.student_lse = log2_sum(student_total);
-  terms.target_lse = log2_sum(target_total);
-  terms.beta = a.beta;
-  terms.factor = upstream_factor(s, row);
-  terms.divergence = a.divergence;
-  const bool forward = a.divergence == Divergence::forward_kl;
-  float sums[2] = {};
-  if (!forward) {
-    terms.factor *= a.divergence == Divergence::jensen_shannon ? (1.0f - a.beta) * math::kLn2 : math::kLn2;
-    sweep(false, [&](auto& x, auto& y, int) {
+  SoftmaxState of_student = block_merge(student_seen.softmax, shared->student);
+  SoftmaxState of_target = block_merge(target_seen.softmax, shared->target);
+  if (cluster > 1) {
+    auto& of_block = shared->statistics_of_block;
+    exchange({of_student.max, of_student.sum, of_target.max, of_target.sum}, of_block, rank, cluster);
+    of_student = of_target = {};
+    for (int b = 0; b < cluster; ++b) {
+      of_student = merge(of_student, {of_block[0][b], of_block[1][b]});
+      of_target = merge(of_target, {of_block[2][b], of_block[3][b]});
+    }
+  }
+
+  const auto finish = [&](auto divergence) {
+    constexpr Divergence kDivergence = decltype(divergence)::value;
+    constexpr bool kForward = kDivergence == Divergence::forward_kl;
+    DivergenceTerms<kDivergence> terms{.scale = s.scale * math::kLog2E,
+                                       .student_lse = log2_sum(of_student),
+                                       .target_lse = log2_sum(of_target),
+                                       .beta = a.beta,
+                                       .factor = upstream_factor(s, row)};
+    if constexpr (!kForward) terms.factor *= math::kLn2;
+    if constexpr (kDivergence == Divergence::jensen_shannon) terms.factor *= 1.0f - a.beta;
+    float sums[2] = {};  // loss, centre
+    if constexpr (!kForward) {
+      sweep(false, [&](auto& x, auto& y, int) {
+        constexpr int kCount = static_cast<int>(sizeof x / sizeof x[0]);
+        float loss = 0.0f, centre = 0.0f;
+        FLA_UNROLL
+        for (int e = 0; e < kCount; ++e) {
+          const auto c = terms.at(x[e], y[e]);
+          if constexpr (kDivergence == Divergence::jensen_shannon) loss += c.loss;
+          centre = fmaf(c.q, c.log2_q_share, centre);
+        }
+        sums[0] += loss;
+        sums[1] += centre;
+      });
+      row_sum(sums, *shared, rank, cluster);
+      terms.centre = sums[1];
+      if constexpr (kDivergence == Divergence::reverse_kl) sums[0] = terms.centre;
+    }
+    sweep(false, [&](auto& x, auto& y, int at) {
       constexpr int kCount = static_cast<int>(sizeof x / sizeof x[0]);
-      float loss = 0.0f, centre = 0.0f;
+      [[maybe_unused]] float loss = 0.0f;
       FLA_UNROLL
       for (int e = 0; e < kCount; ++e) {
         const auto c = terms.at(x[e], y[e]);
-        loss += c.loss;
-        centre = fmaf(c.q, c.log2_q_share, centre);
+        if constexpr (kForward) loss += c.loss;
+        x[e] = terms.gradient(c);
       }
-      sums[0] += loss;
-      sums[1] += centre;
+      if constexpr (kForward) sums[0] += loss;
+      store_floats(dlogits + at, x);
     });
-    block_sum(sums, shared->sums);
-    sum_over_cluster(*shared, sums, rank, blocks);
-    terms.centre = sums[1];
-  }
-  float forward_loss[2] = {};
-  sweep(false, [&](auto& x, auto& y, int at) {
-    constexpr int kCount = static_cast<int>(sizeof x / sizeof x[0]);
-    float loss = 0.0f;
-    FLA_UNROLL
-    for (int e = 0; e < kCount; ++e) {
-      const auto c = terms.at(x[e], y[e]);
-      loss += c.loss;
-      x[e] = terms.gradient(c);
-    }
-    forward_loss[0] += loss;
-    store_floats(dlogits + at, x);
-  });
-  if (forward) {
-    block_sum(forward_loss, shared->sums);
-    sum_over_cluster(*shared, forward_loss, rank, blocks);
-    sums[0] = forward_loss[0];
-  }
-  if (thread == 0 && rank == 0) store_float(s.loss_rows + row * s.loss_stride, math::kLn2 * sums[0]);
+    if constexpr (kForward) row_sum(sums, *shared, rank, cluster);
+    if (rank == 0 && thread == 0) store_float(s.loss_rows + row * s.loss_stride, math::kLn2 * sums[0]);
+  };
+  if (a.divergence == Divergence::forward_kl) finish(std::integral_constant<Divergence, Divergence::forward_kl>());
+  else if (a.divergence == Divergence::reverse_kl) finish(std::integral_constant<Divergence, Divergence::reverse_kl>());
+  else finish(std::integral_constant<Divergence, Divergence::jensen_shannon>());
 }
 
 bool all_in_step(const DivergenceArgs& a, DType dtype) {
@@ -261,20 +267,44 @@ bool all_in_step(const DivergenceArgs& a, DType dtype) {
          (a.student.logits_stride - a.target_stride) * size_of(dtype) % 16 == 0;
 }
 
+struct DivergencePlan {
+  int held, cluster;
+  int64_t shared_vectors = 0;
+};
+
+// The first that keeps a row, else the last (H200: one block a multiprocessor gave 92 % of a copy at V = 65536, clusters of
+// two of them 81 % at V = 128256).
+constexpr DivergencePlan kPlans[] = {{kFewHeld, 1}, {kManyHeld, 1}, {kManyHeld, 2}, {kManyHeld, 4}, {kManyHeld, kMostBlocks}};
+
+DivergencePlan plan_divergence(int64_t columns, DType dtype) {
+  const int64_t vectors = columns * size_of(dtype) / 16;
+  DivergencePlan plan = {};
+  for (const DivergencePlan& candidate : kPlans) {
+    plan = candidate;
+    const int64_t room = ((plan.held == kFewHeld ? kRoomOfTwo : int64_t{kSharedLimit}) - kControlBytes) / 32;
+    const int64_t rest = divide_up(vectors, plan.cluster) - plan.held * kLossThreads;
+    plan.shared_vectors = std::clamp<int64_t>(rest, 0, room);
+    if (rest <= room) break;
+  }
+  return plan;
+}
+
 Status launch_divergence(DivergenceArgs a, DType dtype, Stream stream) {
   const bool wide = all_in_step(a, dtype);
-  const int64_t vectors = int64_t{a.student.columns} * size_of(dtype) / 16;
-  constexpr int64_t kMostShared = (kSharedRoom - kControlBytes) / 32, kKept = kHeld * kLossThreads;
-  while (wide && a.cluster < kMostBlocks && divide_up(vectors, a.cluster) > kKept + kMostShared) a.cluster *= 2;
-  if (wide) a.shared_vectors = static_cast<int32_t>(std::clamp<int64_t>(divide_up(vectors, a.cluster) - kKept, 0, kMostShared));
-  const Launch shape{.grid = a.student.rows * a.cluster,
+  const DivergencePlan plan = wide ? plan_divergence(a.student.columns, dtype) : DivergencePlan{kFewHeld, 1};
+  a.shared_vectors = static_cast<int32_t>(plan.shared_vectors);
+  a.cluster = plan.cluster;
+  const Launch shape{.grid = a.student.rows * plan.cluster,
                      .block = kLossThreads,
-                     .cluster = a.cluster,
-                     .shared_bytes = static_cast<size_t>(kControlBytes + int64_t{a.shared_vectors} * 32),
+                     .cluster = plan.cluster,
+                     .shared_bytes = static_cast<size_t>(kControlBytes + plan.shared_vectors * 32),
                      .stream = stream};
   return dispatch_float(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    return wide ? launch<&divergence_kernel<T, 16 / sizeof(T)>>(shape, a) : launch<&divergence_kernel<T, 1>>(shape, a);
+    constexpr int kWidth = 16 / sizeof(T);
+    if (!wide) return launch<&divergence_kernel<T, 1, kFewHeld>>(shape, a);
+    return plan.held == kFewHeld ? launch<&divergence_kernel<T, kWidth, kFewHeld>>(shape, a)
+                                 : launch<&divergence_kernel<T, kWidth, kManyHeld>>(shape, a);
   });
 }
 
