@@ -88,7 +88,7 @@ FLA_KERNEL void FLA_BOUNDS(kLossThreads, kVectors == 4 ? 2 : 1) fused_kernel(FLA
   const SoftmaxState total = block_merge(seen.softmax, shared->loss.softmax);
   const float lse = row_log_sum_exp<kPlain>(a, logits, total, shared->loss);
   float z_sum = 0.0f;
-  if constexpr (!kPlain) z_sum = block_sum(seen.sum, shared->loss.sum);
+  if constexpr (!kPlain) z_sum = block_sum(seen.sum, shared->loss.sum) * seen.z_unit(a);
   if (thread == 0) store_loss(a, row, lse, z_label, z_sum);
 
   const auto gradient = row_gradient<T, kPlain>(a, label, lse, factor);

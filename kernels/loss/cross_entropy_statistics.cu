@@ -52,7 +52,7 @@ FLA_DEVICE void store_entropy(const LogitArgs& a, int64_t row, float entropy) {
 
 // kEntropy: with the entropy, and without smoothing.
 template <class T, bool kPlain, bool kEntropy>
-FLA_KERNEL void FLA_BOUNDS(kThreads, kEntropy ? 4 : 5) statistics_kernel(FLA_PARAMETERS LogitArgs a) {
+FLA_KERNEL void FLA_BOUNDS(kThreads, kPlain ? 5 : 4) statistics_kernel(FLA_PARAMETERS LogitArgs a) {
   constexpr int kBatch = 4;
   auto* shared = shared_memory<LossShared>();
   const int thread = static_cast<int>(threadIdx.x);
@@ -92,7 +92,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, kEntropy ? 4 : 5) statistics_kernel(FLA_PAR
     const float weighted = block_sum(seen.weighted_from(total.max), shared->sum);
     if (thread == 0) store_entropy(a, row, math::log(total.sum) - math::kLn2 * weighted / total.sum);
   } else if constexpr (!kPlain) {
-    z_sum = block_sum(seen.sum, shared->sum);
+    z_sum = block_sum(seen.sum, shared->sum) * seen.z_unit(a);
   }
   const float lse = row_log_sum_exp<kPlain>(a, logits, total, *shared);
   if (FLA_MUTATE("cross_entropy.fwd: every warp stores", thread == 0, thread % kWarp == 0))

@@ -70,21 +70,19 @@ FLA_DEVICE Label read_label(const LogitArgs& a, int64_t row) {
 // From the stored logit to z. A plain chain has no cap and a positive scale, so that the largest logit is the largest z.
 template <bool kPlain>
 struct LogitChain {
+  // z, or z / cap where there is a cap.
   template <int N>
-  static FLA_DEVICE void to_z(const LogitArgs& a, float (&logits)[N]) {
+  static FLA_DEVICE void to_units(const LogitArgs& a, float (&logits)[N]) {
     const bool capped = !kPlain && a.cap != 0.0f;
     const float scale = capped ? a.scale_over_cap : a.scale;
     FLA_UNROLL
     for (int i = 0; i < N; ++i) logits[i] *= scale;
-    if (!capped) return;
-    math::tanh_each(logits);
-    FLA_UNROLL
-    for (int i = 0; i < N; ++i) logits[i] *= a.cap;
+    if (capped) math::tanh_each(logits);
   }
   static FLA_DEVICE float z(const LogitArgs& a, float logit) {
     float one[1] = {logit};
-    to_z(a, one);
-    return one[0];
+    to_units(a, one);
+    return !kPlain && a.cap != 0.0f ? one[0] * a.cap : one[0];
   }
 
   // p, its logarithm and the slope dz / d(logit) without the scale, given the row's log-sum-exp.
@@ -196,18 +194,23 @@ struct RowSpan {
 template <bool kPlain, bool kEntropy = false>
 struct LogitStatistics {
   SoftmaxState softmax;
-  float sum = 0.0f;       // of z, for smoothing
+  float sum = 0.0f;       // of z over z_unit(), for smoothing
   float weighted = 0.0f;  // sum of 2^(t - max) (t - max), for the entropy
+
+  // What a row's `sum` is to be multiplied with: of a capped logit, only the hyperbolic tangent is formed here.
+  static FLA_DEVICE float z_unit(const LogitArgs& a) { return a.cap != 0.0f ? a.cap : 1.0f; }
 
   // Consumes its argument. In base 2 from the first multiplication on: t = z log2(e).
   template <int N>
   FLA_DEVICE void add(const LogitArgs& a, float (&logits)[N]) {
     float to_base_2 = a.scale * math::kLog2E;
     if constexpr (!kPlain) {
-      LogitChain<kPlain>::to_z(a, logits);
-      FLA_UNROLL
-      for (int i = 0; i < N; ++i) sum += logits[i];
-      to_base_2 = math::kLog2E;
+      LogitChain<kPlain>::to_units(a, logits);
+      to_base_2 = z_unit(a) * math::kLog2E;
+      if (a.smoothing != 0.0f) {
+        FLA_UNROLL
+        for (int i = 0; i < N; ++i) sum += logits[i];
+      }
     }
     float top = logits[0];
     FLA_UNROLL

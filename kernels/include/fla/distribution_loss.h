@@ -29,7 +29,7 @@ inline constexpr const char* kTokenReductionNames[] = {"batchmean", "sum", "none
 // tokens that are not ignored (all T without labels), or by `normalizer`.
 // Hinton et al. 2015; Agarwal et al. 2024 (generalised Jensen-Shannon).
 //
-// Both rows stay on chip between their statistics and the gradient as far as they fit (290000 columns in 16 bit, half of
+// Both rows stay on chip between their statistics and the gradient as far as they fit (660000 columns in 16 bit, half of
 // that in f32); the rest is read again. Deterministic; no host synchronisation. Row strides are free; fastest when
 // rows of all three tensors meet 16-byte boundaries at the same columns.
 // Workspace: per-row losses (4 T bytes) unless reduction is none, plus 256 bytes for `batchmean` with labels and
