@@ -22,11 +22,13 @@ FLA_KERNEL void FLA_BOUNDS(kNarrowRows, kNarrowBlocksPerMultiprocessor)
     const int64_t first_row = tile * kNarrowRows, row = first_row + thread, left = a.tile.rows - first_row;
     stage_gradients(a, first_row, left < kNarrowRows ? static_cast<int>(left) : kNarrowRows, staged);
     const bool live = thread < left;
-    NarrowRow r;
-    r.read<T>(a.tile, row, live);
+    NarrowInput<T> x;
+    x.fetch(a.tile, row);
     async_wait<0>();
     block_barrier();
     if (live) {
+      NarrowRow r;
+      r.take(x);
       if constexpr (kAffine) r.prepare(a.tile, parameters, parameters + kWidth);
       else r.scale(a.tile);
       NarrowLine<T, Columns::kCount> gradients(staged, thread);

@@ -25,21 +25,40 @@ FLA_DEVICE void stage_parameters(const ExpansionTile& a, float* gamma, float* be
   beta[thread] = a.beta ? load_float(a.beta, thread) : 0.0f;
 }
 
+// A row of x as it lies in memory, on its way before it is needed; zeros where there is no such row.
+template <class T>
+struct NarrowInput {
+  Vector<T, 8> halves[2];
+
+  FLA_DEVICE void fetch(const ExpansionTile& a, int64_t row) {
+    const T* from = static_cast<const T*>(a.x.data) + row * a.x_stride;
+    FLA_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      halves[h] = zero_vector<T, 8>();
+      if (row >= a.rows) continue;
+      if (a.aligned) {
+        halves[h] = load<T, 8>(from + 8 * h);
+      } else {
+        FLA_UNROLL
+        for (int e = 0; e < 8; ++e) halves[h].words[e / 2] |= load<T, 1>(from + 8 * h + e).words[0] << 16 * (e % 2);
+      }
+    }
+  }
+};
+
 // t, and what rows of a rebased map were made of. x comes as t goes.
 struct NarrowRow {
   float t[kNarrowWidth], xhat[kNarrowWidth];
   float rstd = 1;
 
-  // Zeros where there is no such row.
   template <class T>
-  FLA_DEVICE void read(const ExpansionTile& a, int64_t row, bool live) {
+  FLA_DEVICE void take(const NarrowInput<T>& x) {
     FLA_UNROLL
-    for (int i = 0; i < kNarrowWidth; i += 8) {
-      float x[8] = {};
-      const T* from = static_cast<const T*>(a.x.data) + row * a.x_stride + i;
-      if (live && a.aligned) load_floats(from, x);
+    for (int h = 0; h < 2; ++h) {
+      float half[8];
+      unpack(x.halves[h], half);
       FLA_UNROLL
-      for (int e = 0; e < 8; ++e) t[i + e] = live && !a.aligned ? load_float(from + e) : x[e];
+      for (int e = 0; e < 8; ++e) t[8 * h + e] = half[e];
     }
   }
   FLA_DEVICE void scale(const ExpansionTile& a) {
