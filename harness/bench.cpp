@@ -50,6 +50,7 @@ class Bench {
       trials_.push_back(std::make_unique<Trial>(problem_, device_));
       trials_.back()->prepare(Poison::nan, problem_);
     }
+    account(*trials_[0], r_.memory);
     note_products();
     timer_.reserve(static_cast<size_t>(std::max(cold_.sets, 1)) * static_cast<size_t>(traffic_.stream_bytes()) *
                    static_cast<size_t>(traffic_.reads + traffic_.writes));

@@ -19,28 +19,6 @@ constexpr int64_t kSmallProblemElements = int64_t{1} << 18;
 // Outputs are read back while a gate holds the stream, which gives up after two seconds.
 constexpr int64_t kMostBytesReadUnderGate = int64_t{256} << 20;
 
-void account(const Trial& trial, Memory& memory) {
-  const Problem& p = trial.problem;
-  for (const Field& f : p.signature.fields) {
-    const Tensor& t = p.args.tensor(f);
-    const int64_t bytes = element_count(t) * (t ? size_of(t.dtype) : 0);
-    switch (f.role) {
-      case Role::input:
-      case Role::inout:
-        memory.inputs += bytes;
-        break;
-      case Role::output:
-        memory.outputs += bytes;
-        break;
-      case Role::saved:
-        memory.saved += bytes;
-        break;
-    }
-  }
-  memory.workspace = static_cast<int64_t>(trial.workspace_bytes());
-  memory.peak = p.bytes + memory.workspace;
-}
-
 // Runs one stage of the protocol. Whatever a kernel throws (the emulator reports faults so) fails the stage
 // by name; a lost device and missing memory concern the whole case and go on to the caller.
 template <class Stage>

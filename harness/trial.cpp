@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "harness/judge.h"
+
 namespace fla::harness {
 namespace {
 
@@ -73,6 +75,29 @@ std::string Trial::damage() const {
   if (std::string where = buffers.damage(); !where.empty()) return where;
   const std::string where = workspace_->damage();
   return where.empty() ? where : "workspace: " + where;
+}
+
+void account(const Trial& trial, Memory& memory) {
+  const Problem& p = trial.problem;
+  memory.inputs = memory.outputs = memory.saved = 0;
+  for (const Field& f : p.signature.fields) {
+    const Tensor& t = p.args.tensor(f);
+    const int64_t bytes = element_count(t) * (t ? size_of(t.dtype) : 0);
+    switch (f.role) {
+      case Role::input:
+      case Role::inout:
+        memory.inputs += bytes;
+        break;
+      case Role::output:
+        memory.outputs += bytes;
+        break;
+      case Role::saved:
+        memory.saved += bytes;
+        break;
+    }
+  }
+  memory.workspace = static_cast<int64_t>(trial.workspace_bytes());
+  memory.peak = p.bytes + memory.workspace;
 }
 
 }  // namespace fla::harness

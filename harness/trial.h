@@ -43,4 +43,7 @@ class Trial {
   int64_t touched_ = 0;
 };
 
+// What the tensors and the workspace of a case take, by role.
+void account(const Trial&, Memory&);
+
 }  // namespace fla::harness
