@@ -161,13 +161,9 @@ int64_t equal_length(std::string_view lens, int64_t tokens, int64_t sequences) {
 // Packed rows of the peers were measured as 4 x 8192 tokens in one row.
 constexpr int64_t kPeerTokens = 8192;
 
-std::optional<PeerKey> causal_conv1d_key(const Result& r) {
-  const Params p(r);
-  const Names tensors{"weight", "bias", "y", "dy", "dx", "dweight", "dbias"};
-  const Names free{"B", "T", "D", "W", "N", "activation", "cu_seqlens", "lens"};
-  if (!p.are_only("x", tensors, free) || p.get("activation") != "silu") return std::nullopt;
+// Rows of tokens, or packed sequences of one length.
+std::optional<PeerKey> packed_key(const Params& p, const std::string& op, const std::string& direction, std::string words) {
   int64_t rows = p.dim("B", 1), tokens = p.dim("T");
-  std::string words = " W" + std::to_string(p.dim("W", 4)) + " silu";
   if (p.has("cu_seqlens")) {
     const int64_t length = equal_length(p.get("lens"), tokens, p.dim("N"));
     if (length == 0 || tokens % kPeerTokens != 0) return std::nullopt;
@@ -175,7 +171,84 @@ std::optional<PeerKey> causal_conv1d_key(const Result& r) {
     tokens = kPeerTokens;
     words += " varlen" + std::to_string(length);
   }
-  return PeerKey{"causal_conv1d", r.direction, by({rows, tokens, p.dim("D")}) + words};
+  return PeerKey{op, direction, by({rows, tokens, p.dim("D")}) + words};
+}
+
+std::optional<PeerKey> causal_conv1d_key(const Result& r) {
+  const Params p(r);
+  const Names tensors{"weight", "bias", "y", "dy", "dx", "dweight", "dbias"};
+  const Names free{"B", "T", "D", "W", "N", "activation", "cu_seqlens", "lens"};
+  if (!p.are_only("x", tensors, free) || p.get("activation") != "silu") return std::nullopt;
+  return packed_key(p, r.op, r.direction, " W" + std::to_string(p.dim("W", 4)) + " silu");
+}
+
+// Rows of G groups side by side.
+std::optional<PeerKey> group_norm_key(const Result& r) {
+  const Params p(r);
+  if (!p.are_only("x", {"weight", "bias", "y", "dy", "dx", "dweight", "dbias"}, {"M", "G", "N"})) return std::nullopt;
+  return PeerKey{r.op, r.direction, by({p.dim("M"), p.dim("G", 1) * p.dim("N")}) + " G=" + std::to_string(p.dim("G", 1))};
+}
+
+std::optional<PeerKey> rotary_key(const Result& r) {
+  const Params p(r);
+  if (!p.are_only("x", {"cos", "sin", "y", "dy", "dx"}, {"B", "T", "H", "D", "interleaved"})) return std::nullopt;
+  const bool interleaved = p.dim("interleaved") != 0;
+  return PeerKey{r.op, r.direction, by({p.dim("B"), p.dim("T"), p.dim("H"), p.dim("D")}) + (interleaved ? " interleaved" : "")};
+}
+
+std::optional<PeerKey> token_shift_key(const Result& r) {
+  const Params p(r);
+  if (!p.are_only("x", {"y", "dy", "dx"}, {"B", "T", "D", "N", "cu_seqlens", "lens"})) return std::nullopt;
+  return packed_key(p, r.op, r.direction, "");
+}
+
+// The peer's l2_warp has a dense backward, which is no direction of ours.
+std::optional<PeerKey> l2_warp_key(const Result& r) {
+  const Params p(r);
+  if (r.direction != "fwd" || !p.are_only("logits", {}, {"T", "V"})) return std::nullopt;
+  return PeerKey{r.op, r.direction, by({p.dim("T"), p.dim("V")})};
+}
+
+std::string named(const Params& p, std::initializer_list<const char*> dims) {
+  std::string shape;
+  for (const char* dim : dims) shape += (shape.empty() ? "" : " ") + std::string(dim) + std::to_string(p.dim(dim));
+  return shape;
+}
+
+std::optional<PeerKey> grpo_key(const Result& r) {
+  const Params p(r);
+  if (!p.are_only("logits", {"dlogits"}, {"B", "L", "V", "S"})) return std::nullopt;
+  return PeerKey{"grpo", r.direction, named(p, {"B", "L", "V"})};
+}
+
+// Loss and gradients in one, whatever they may use of memory: the peers' is in their rows.
+std::optional<PeerKey> linear_loss_key(const Result& r) {
+  const Params p(r);
+  if (r.direction != "fwd_bwd" || !p.are_only("x", {"dx"}, {"T", "H", "G", "V", "dweight", "workspace_limit"})) return std::nullopt;
+  if (p.has("G") && p.dim("G") != p.dim("H")) return std::nullopt;
+  return PeerKey{r.op, "fwd+bwd", named(p, {"T", "H", "V"})};
+}
+
+// The peer's backward alone is that without weight gradients.
+std::optional<PeerKey> gated_mlp_key(const Result& r) {
+  const Params p(r);
+  if (!p.are_only("x", {"out", "dout", "dx"}, {"M", "H", "F", "dgate_up_weight", "ddown_weight"})) return std::nullopt;
+  if (r.direction == "bwd" && (p.get("dgate_up_weight") != "none" || p.get("ddown_weight") != "none")) return std::nullopt;
+  return PeerKey{r.op, r.direction, by({p.dim("M"), p.dim("H"), p.dim("F")})};
+}
+
+// Measured as 4 x 4096 tokens of 16 heads.
+std::optional<PeerKey> feature_map_key(const Result& r) {
+  constexpr int64_t kPeerRows = 4 * 4096 * 16;
+  const Params p(r);
+  if (!p.are_only("x", {}, {"M", "D"}) || p.dim("M") != kPeerRows) return std::nullopt;
+  return PeerKey{r.op.substr(std::string_view("fmap_").size()), r.direction, by({4, 4096, 16, p.dim("D")})};
+}
+
+std::optional<PeerKey> long_conv_key(const Result& r) {
+  const Params p(r);
+  if (!p.are_only("u", {"y", "dy", "du"}, {"B", "L", "D"})) return std::nullopt;
+  return PeerKey{r.op, r.direction, by({p.dim("B"), p.dim("L"), p.dim("D")})};
 }
 
 }  // namespace
@@ -188,6 +261,15 @@ std::optional<PeerKey> peer_key(const Result& r) {
   if (is_one_of({"layer_norm", "l2_norm", "rms_norm_gated", "layer_norm_gated"})) return norm_key(r);
   if (is_one_of({"sigmoid", "logsigmoid", "swish", "gelu_tanh", "sqrelu"})) return activation_key(r);
   if (is_one_of({"swiglu", "powglu"})) return gated_unit_key(r);
+  if (r.op == "group_norm") return group_norm_key(r);
+  if (r.op == "rotary") return rotary_key(r);
+  if (r.op == "token_shift") return token_shift_key(r);
+  if (r.op == "l2_warp") return l2_warp_key(r);
+  if (r.op == "grpo_loss") return grpo_key(r);
+  if (is_one_of({"linear_cross_entropy", "linear_kl_div"})) return linear_loss_key(r);
+  if (r.op == "gated_mlp") return gated_mlp_key(r);
+  if (r.op == "long_conv") return long_conv_key(r);
+  if (is_one_of({"fmap_hedgehog", "fmap_t2r", "fmap_hadamard", "fmap_dpfp", "fmap_taylor", "fmap_rebased"})) return feature_map_key(r);
   return std::nullopt;
 }
 

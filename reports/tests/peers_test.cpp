@@ -76,6 +76,27 @@ TEST(Peers, NamesTheShapesOfTheFile) {
             "cross_entropy fwd+grad 8x4");
   const Params conv{{"B", "4"}, {"T", "8192"}, {"D", "4096"}, {"x", "bf16"}, {"activation", "silu"}};
   EXPECT_EQ(key_of("causal_conv1d", "fwd", conv), "causal_conv1d fwd 4x8192x4096 W4 silu");
+  EXPECT_EQ(key_of("group_norm", "bwd", {{"M", "16384"}, {"G", "32"}, {"N", "128"}, {"x", "bf16"}, {"bias", "bf16"}}),
+            "group_norm bwd 16384x4096 G=32");
+  const Params rotary{{"B", "4"}, {"T", "8192"}, {"D", "128"}, {"H", "32"}, {"interleaved", "1"}, {"x", "bf16"}};
+  EXPECT_EQ(key_of("rotary", "fwd", rotary), "rotary fwd 4x8192x32x128 interleaved");
+  EXPECT_EQ(key_of("token_shift", "bwd", {{"T", "32768"}, {"D", "4096"}, {"N", "32"}, {"x", "bf16"}, {"cu_seqlens", "i32"}, {"lens", "equal"}}),
+            "token_shift bwd 4x8192x4096 varlen1024");
+  EXPECT_EQ(key_of("l2_warp", "fwd", {{"T", "8"}, {"V", "4"}, {"logits", "bf16"}}), "l2_warp fwd 8x4");
+  EXPECT_EQ(key_of("grpo_loss", "bwd", {{"B", "8"}, {"L", "1024"}, {"V", "128256"}, {"S", "9"}, {"logits", "bf16"}}),
+            "grpo bwd B8 L1024 V128256");
+  Params linear{{"T", "8192"}, {"H", "4096"}, {"V", "128256"}, {"x", "bf16"}, {"dweight", "f32"}};
+  EXPECT_EQ(key_of("linear_cross_entropy", "fwd_bwd", linear), "linear_cross_entropy fwd+bwd T8192 H4096 V128256");
+  linear.emplace_back("G", "2048");
+  EXPECT_EQ(key_of("linear_kl_div", "fwd_bwd", linear), "") << "a teacher of another width";
+  Params mlp{{"M", "16384"}, {"H", "4096"}, {"F", "14336"}, {"x", "bf16"}};
+  EXPECT_EQ(key_of("gated_mlp", "fwd", mlp), "gated_mlp fwd 16384x4096x14336");
+  EXPECT_EQ(key_of("gated_mlp", "bwd", mlp), "") << "with weight gradients";
+  mlp.insert(mlp.end(), {{"dgate_up_weight", "none"}, {"ddown_weight", "none"}});
+  EXPECT_EQ(key_of("gated_mlp", "bwd", mlp), "gated_mlp bwd 16384x4096x14336");
+  EXPECT_EQ(key_of("fmap_taylor", "fwd", {{"M", "262144"}, {"D", "16"}, {"x", "bf16"}}), "taylor fwd 4x4096x16x16");
+  EXPECT_EQ(key_of("fmap_taylor", "fwd", {{"M", "262143"}, {"D", "16"}, {"x", "bf16"}}), "");
+  EXPECT_EQ(key_of("long_conv", "fwd", {{"B", "8"}, {"L", "8192"}, {"D", "768"}, {"u", "bf16"}}), "long_conv fwd 8x8192x768");
 }
 
 TEST(Peers, PackedSequencesOfOneLengthMatch) {
@@ -106,7 +127,8 @@ TEST(Peers, OtherWorkHasNoPeer) {
   EXPECT_EQ(key_of("cross_entropy", "fwd", {{"T", "8"}, {"V", "4"}, {"logits", "bf16"}, {"softcap", "30"}}),
             "");
   EXPECT_EQ(key_of("causal_conv1d", "fwd", {{"T", "8"}, {"D", "4"}, {"x", "bf16"}}), "");
-  EXPECT_EQ(key_of("rotary", "fwd", {{"x", "bf16"}}), "");
+  EXPECT_EQ(key_of("rotary", "fwd", {{"T", "8"}, {"D", "4"}, {"H", "1"}, {"x", "bf16"}, {"cu_seqlens", "i32"}}), "");
+  EXPECT_EQ(key_of("rotary_qk", "fwd", {{"q", "bf16"}}), "");
 }
 
 TEST(Peers, JoinsFastestFirst) {
