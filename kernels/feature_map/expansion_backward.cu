@@ -23,9 +23,10 @@ FLA_DEVICE void gather(const ExpandBackwardArgs& a, const float* words, const T*
   int pairs[kBlock];
   FLA_UNROLL
   for (int e = 0; e < kBlock; ++e) pairs[e] = c.pairs_of(i0 + e < width ? i0 + e : i0);
-  if (c.triangle) {
+  // Pairs with elements [from, to), whichever comes first in each.
+  const auto meet_any = [&](int from, int to) {
     FLA_NO_UNROLL
-    for (int j = 0; j < width; ++j) {
+    for (int j = from; j < to; ++j) {
       const float v = words[j], w = words[partner + j];
       const int pairs_of_j = c.pairs_of(j);
       FLA_UNROLL
@@ -37,6 +38,26 @@ FLA_DEVICE void gather(const ExpandBackwardArgs& a, const float* words, const T*
         else as_first[e] = fmaf(g, w, as_first[e]);
       }
     }
+  };
+  const bool whole = i0 + kBlock <= width;
+  if (c.triangle && whole) {
+    const T* at = gradients + c.pairs_of(0) + i0;
+    FLA_UNROLL_BY(4)
+    for (int j = 0; j < i0; ++j) {
+      const float v = words[j];
+      FLA_UNROLL
+      for (int e = 0; e < kBlock; ++e) as_second[e] = fmaf(load_float(at + e), v, as_second[e]);
+      at += width - j - (c.with_diagonal ? 1 : 2);
+    }
+    meet_any(i0, i0 + kBlock);
+    FLA_UNROLL_BY(4)
+    for (int j = i0 + kBlock; j < width; ++j) {
+      const float w = words[partner + j];
+      FLA_UNROLL
+      for (int e = 0; e < kBlock; ++e) as_first[e] = fmaf(load_float(gradients + pairs[e] + j), w, as_first[e]);
+    }
+  } else if (c.triangle) {
+    meet_any(0, width);
   }
   FLA_UNROLL
   for (int e = 0; e < kBlock; ++e) {
