@@ -60,29 +60,30 @@ FLA_DEVICE void stage_rows(const ExpansionTile& a, int64_t first_row, float* sta
   if (!a.prepares) return;
   const int lane = thread % a.lanes, group = thread / a.lanes, groups = threads / a.lanes;
   for (int base = 0; base < a.tile_rows; base += groups) {
+    // Lanes beyond the last row take part in the shuffles alone.
     const bool own = base + group < a.tile_rows;
+    const int end = own ? width : 0;
     float* v = staged + (own ? base + group : 0) * a.row_words;
     float mean = 0, factor = 1;
     if (a.normalize) {
       const float share = 1.0f / static_cast<float>(width);
-      for (int i = lane; i < width; i += a.lanes) mean += v[i];
+      for (int i = lane; i < end; i += a.lanes) mean += v[i];
       mean = warp_sum(mean, a.lanes) * share;
       float squares = 0;
-      for (int i = lane; i < width; i += a.lanes) {
+      for (int i = lane; i < end; i += a.lanes) {
         const float d = v[i] - mean;
         squares += d * d;
       }
       factor = math::rsqrt(warp_sum(squares, a.lanes) * share + a.eps);
     }
-    if (!own) continue;
-    for (int i = lane; i < width; i += a.lanes) {
+    for (int i = lane; i < end; i += a.lanes) {
       const float xhat = (v[i] - mean) * factor;
       const float weighted = a.gamma ? xhat * load_float(a.gamma, i) : xhat;
       const float t = (a.beta ? weighted + load_float(a.beta, i) : weighted) * a.scale;
       v[i] = t;
       v[width + i] = kBackward ? xhat : t * kRootHalf;
     }
-    if (kBackward && lane == 0) rstd[base + group] = factor;
+    if (kBackward && own && lane == 0) rstd[base + group] = factor;
   }
   block_barrier();
 }

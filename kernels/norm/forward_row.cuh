@@ -207,7 +207,7 @@ FLA_DEVICE void store_statistic(const ForwardArgs& a, RowAt row, const RowStatis
 
 // Writes y (and the stored sum) of one vector of a row. `gate` is read where `gated`.
 template <class T, Form kForm, bool kStoresSum, int kWidth>
-FLA_DEVICE void write_vector(const ForwardArgs& a, float (&u)[kWidth], const float (&w)[kWidth], const float (&b)[kWidth],
+FLA_DEVICE void write_vector(const ForwardArgs& a, float (&u)[kWidth], float (&w)[kWidth], const float (&b)[kWidth],
                              const float (&gate)[kWidth], bool gated, const RowStatistic& s, RowAt row, int column) {
   if constexpr (kIsPlain<kForm>) {
     FLA_UNROLL
@@ -215,9 +215,13 @@ FLA_DEVICE void write_vector(const ForwardArgs& a, float (&u)[kWidth], const flo
     store_floats(static_cast<T*>(a.y.data.data) + row.in(a.y) + column, u);
   } else {
     if (kStoresSum && a.residual_out.data) store_floats(a.residual_out.data, row.in(a.residual_out) + column, u);
+    // Most weights have no offset: the question costs less than the additions.
+    if (a.weight_offset != 0.0f) {
+      FLA_UNROLL
+      for (int e = 0; e < kWidth; ++e) w[e] += a.weight_offset;
+    }
     FLA_UNROLL
-    for (int e = 0; e < kWidth; ++e)
-      u[e] = fmaf((kHasMean<kForm> ? u[e] - s.mean : u[e]) * s.rstd, w[e] + a.weight_offset, b[e]);
+    for (int e = 0; e < kWidth; ++e) u[e] = fmaf((kHasMean<kForm> ? u[e] - s.mean : u[e]) * s.rstd, w[e], b[e]);
     if (gated) {
       FLA_UNROLL
       for (int e = 0; e < kWidth; ++e) u[e] *= gate_value<sizeof(T) == 2>(gate[e], a.swish);

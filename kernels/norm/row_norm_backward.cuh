@@ -49,12 +49,12 @@ struct StoredStatistic {
 
 template <class Form>
 FLA_DEVICE float to_xhat(const BackwardArgs& a, const StoredStatistic& s, float v) {
-  if constexpr (Form::kCentred) v -= s.mean;
   // Only what has no parameters can be given its own output for u.
-  return v * (Form::kSums == 0 && a.normalised ? 1.0f : s.rstd);
+  const float slope = Form::kSums == 0 && a.normalised ? 1.0f : s.rstd;
+  return (Form::kCentred ? v - s.mean : v) * slope;  // not v slope - mean slope: that loses rows that are nearly constant
 }
 
-// A gate's values and slopes between the two passes over a row, where there are registers for them.
+// A gate's values and slopes between the two passes over a row, where there is room for them.
 template <int kWidth, bool kKept>
 struct KeptGate {
   float value[kKept ? kWidth : 1], slope[kKept ? kWidth : 1];
@@ -114,38 +114,41 @@ struct BackwardRow {
 };
 
 // y of some elements of a row, as forward wrote it.
-template <class Form, int kWidth>
+template <class Form, int kWidth, bool kKept>
 FLA_DEVICE void write_recomputed(const BackwardArgs& a, const StoredStatistic& stat, const float (&u)[kWidth],
-                                 const float (&gate)[kWidth], bool gated, const float (&w)[kWidth], int64_t bias_at,
-                                 int64_t y_at) {
+                                 const float (&gate)[kWidth], bool gated, const KeptGate<kWidth, kKept>* kept,
+                                 const float (&w)[kWidth], int64_t bias_at, int64_t y_at) {
   float y[kWidth], b[kWidth] = {};
   if (a.bias) load_floats(a.bias, bias_at, b);
   FLA_UNROLL
   for (int e = 0; e < kWidth; ++e) {
-    const float value = gated ? gate_value<Form::kShortGate>(gate[e], a.swish) : 1.0f;
+    float value = 1.0f;
+    if constexpr (kKept) value = kept->value[e];
+    else if (gated) value = gate_value<Form::kShortGate>(gate[e], a.swish);
     y[e] = to_xhat<Form>(a, stat, gated && a.gate_before ? u[e] * value : u[e]) * w[e] + b[e];
     if (gated && !a.gate_before) y[e] *= value;
   }
   store_floats(a.y.data, y_at, y);
 }
 
-// du of some elements, and dgate where `kGated`: the gate multiplies u (kBefore) or n = xhat w + b.
-template <class Form, bool kGated, bool kBefore, int kWidth, bool kKept>
-FLA_DEVICE void input_gradients(const BackwardArgs& a, const StoredStatistic& stat, const RowMeans<Form>& means,
+// du of some elements, and dgate: the gate multiplies u (kBefore) or n = xhat w + b.
+template <class Form, bool kBefore, int kWidth, bool kKept>
+FLA_DEVICE void gated_gradients(const BackwardArgs& a, const StoredStatistic& stat, const RowMeans<Form>& means,
                                 const float (&u)[kWidth], const float (&dy)[kWidth], const float (&gate)[kWidth],
                                 const KeptGate<kWidth, kKept>* kept, const float (&w)[kWidth],
                                 const float (&b)[kWidth], float (&du)[kWidth], float (&dgate)[kWidth]) {
   // Element by element, so that few numbers are alive at once.
   FLA_UNROLL
   for (int e = 0; e < kWidth; ++e) {
-    GateTerms t{1.0f, 0.0f};
-    if constexpr (kGated && kKept) t = {kept->value[e], kept->slope[e]};
-    else if constexpr (kGated) t = gate_terms<Form::kShortGate>(gate[e], a.swish);
+    GateTerms t;
+    if constexpr (kKept) t = {kept->value[e], kept->slope[e]};
+    else t = gate_terms<Form::kShortGate>(gate[e], a.swish);
     const float xhat = to_xhat<Form>(a, stat, kBefore ? u[e] * t.value : u[e]);
-    float dv = (kGated && !kBefore ? dy[e] * t.value : dy[e]) * w[e] - xhat * means.value[0];
+    const float dn = kBefore ? dy[e] : dy[e] * t.value;
+    float dv = dn * w[e];
     if constexpr (Form::kCentred) dv -= means.value[RowMeans<Form>::kValues - 1];
-    dv *= stat.rstd;
-    if constexpr (kGated) dgate[e] = (kBefore ? dv * u[e] : dy[e] * fmaf(xhat, w[e], b[e])) * t.slope;
+    dv = fmaf(-xhat, means.value[0], dv) * stat.rstd;
+    dgate[e] = (kBefore ? dv * u[e] : dy[e] * fmaf(xhat, w[e], b[e])) * t.slope;
     du[e] = kBefore ? dv * t.value : dv;
   }
 }
@@ -159,19 +162,20 @@ FLA_DEVICE void write_gradients(const BackwardArgs& a, const StoredStatistic& st
                                 const KeptGate<kWidth, kKept>* kept = nullptr) {
   gated = Form::kGated && gated;
   float du[kWidth], dgate[kWidth];
-  if constexpr (!Form::kGated && !Form::kCentred) {
-    // rstd (dy w - xhat mean) with what the whole row shares taken out, for two operations less.
-    const float minus_slope = -stat.rstd * to_xhat<Form>(a, stat, means.value[0]);
+  if (gated) {
+    float b[kWidth] = {};
+    if (a.bias) load_floats(a.bias, to.bias(a) + column, b);
+    if (a.gate_before) gated_gradients<Form, true>(a, stat, means, u, dy, gate, kept, w, b, du, dgate);
+    else gated_gradients<Form, false>(a, stat, means, u, dy, gate, kept, w, b, du, dgate);
+  } else {
+    // rstd (dy w - mean[1] - xhat mean[0]) with what the whole row shares taken out of xhat.
+    const float slope = to_xhat<Form>(a, {stat.rstd, 0.0f}, -means.value[0]);
     FLA_UNROLL
     for (int e = 0; e < kWidth; ++e) {
-      du[e] = fmaf(dy[e] * stat.rstd, w[e], u[e] * minus_slope);
+      if constexpr (Form::kCentred)
+        du[e] = fmaf(u[e] - stat.mean, slope, dy[e] * w[e] - means.value[RowMeans<Form>::kValues - 1]) * stat.rstd;
+      else du[e] = fmaf(dy[e] * stat.rstd, w[e], u[e] * (slope * stat.rstd));
     }
-  } else {
-    float b[kWidth] = {};
-    if (gated && a.bias) load_floats(a.bias, to.bias(a) + column, b);
-    if (!gated) input_gradients<Form, false, false>(a, stat, means, u, dy, gate, kept, w, b, du, dgate);
-    else if (a.gate_before) input_gradients<Form, Form::kGated, true>(a, stat, means, u, dy, gate, kept, w, b, du, dgate);
-    else input_gradients<Form, Form::kGated, false>(a, stat, means, u, dy, gate, kept, w, b, du, dgate);
   }
   if (with_carried) {
     FLA_UNROLL
@@ -180,7 +184,7 @@ FLA_DEVICE void write_gradients(const BackwardArgs& a, const StoredStatistic& st
   if (a.dx.data) store_row<Y>(a.dx, to.in(a.dx) + column, du);
   if (a.dresidual.data) store_row<U>(a.dresidual, to.in(a.dresidual) + column, du);
   if (gated && a.dgate.data) store_row<U>(a.dgate, to.in(a.dgate) + column, dgate);
-  if (a.y.data) write_recomputed<Form>(a, stat, u, gate, gated, w, to.bias(a) + column, to.in(a.y) + column);
+  if (a.y.data) write_recomputed<Form>(a, stat, u, gate, gated, kept, w, to.bias(a) + column, to.in(a.y) + column);
 }
 
 // Plus the offset; one where there is no weight.

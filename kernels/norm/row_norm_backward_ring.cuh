@@ -25,13 +25,48 @@ struct RingShared {
   TransactionBarrier filled[kMaxStages];
 };
 
-// Each thread keeps kVectors vectors of every operand between their two uses, and where that is one also what a gate made of
-// it. (For rows that fill a block of 512 threads this takes a fifth longer: such a block waits alone.)
+// What a gate made of a chunk, in shared memory between its two uses: four float4 (two in fp32) of each thread, a warp's side
+// by side.
+template <class Form, int kThreads, int kVectors, int kWidth>
+inline constexpr int kGateBytes = Form::kGated && kVectors > 1 ? kThreads * kVectors * kWidth * 8 : 0;
+
+template <int kThreads, int kWidth>
+struct GateSlot {
+  static constexpr int kParts = kWidth / 4;
+  unsigned char* at;
+
+  FLA_DEVICE GateSlot(unsigned char* base, int i) : at(base + (i * 2 * kParts * kThreads + static_cast<int>(threadIdx.x)) * 16) {}
+  FLA_DEVICE float* place(int part) const { return reinterpret_cast<float*>(at + part * kThreads * 16); }
+  FLA_DEVICE void keep(const KeptGate<kWidth, true>& kept) const {
+    FLA_UNROLL
+    for (int part = 0; part < kParts; ++part) {
+      const float *v = kept.value + 4 * part, *s = kept.slope + 4 * part;
+      store_floats(place(part), {v[0], v[1], v[2], v[3]});
+      store_floats(place(kParts + part), {s[0], s[1], s[2], s[3]});
+    }
+  }
+  FLA_DEVICE void recall(KeptGate<kWidth, true>& kept) const {
+    FLA_UNROLL
+    for (int part = 0; part < kParts; ++part) {
+      float v[4], s[4];
+      load_floats(place(part), v);
+      load_floats(place(kParts + part), s);
+      FLA_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        kept.value[4 * part + e] = v[e];
+        kept.slope[4 * part + e] = s[e];
+      }
+    }
+  }
+};
+
+// Each thread keeps kVectors vectors of every operand between their two uses, and what a gate made of them: of one vector in
+// registers, of more in shared memory.
 template <class U, class Y, class Form, int kThreads, int kVectors, bool kCluster>
 FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !Form::kCentred && !Form::kGated))
     row_norm_backward_ring_kernel(FLA_PARAMETERS BackwardArgs a) {
   constexpr int kWidth = 16 / (sizeof(U) > sizeof(Y) ? sizeof(U) : sizeof(Y));
-  constexpr bool kKeepGate = Form::kGated && kVectors == 1;
+  constexpr bool kGateInShared = Form::kGated && kVectors > 1;
   release_dependents();
   const int thread = static_cast<int>(threadIdx.x);
   // This block's columns of the row.
@@ -46,13 +81,14 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
   const int chunks = columns / kWidth;
   // The gate, or the gradient of residual_out: never both (row_norm_backward.cu).
   const RowOperand& third = Form::kGated ? a.gate : a.dresidual_out;
-  const bool with_third = Form::kGated || third.data.data != nullptr;
+  const bool with_third = Form::kGated || (kVectors <= 2 && third.data.data != nullptr);  // plan_row_backward
   const int u_bytes = columns * static_cast<int>(sizeof(U)), dy_bytes = columns * static_cast<int>(sizeof(Y));
   const int row_bytes = u_bytes + dy_bytes + (with_third ? u_bytes : 0);
   // Of the widest slice, which need not be this block's.
   const int stage_bytes = a.slice * static_cast<int>(sizeof(U) + sizeof(Y) + (with_third ? sizeof(U) : 0));
   auto* ring = shared_memory<unsigned char>();
-  auto* shared = reinterpret_cast<RingShared<RowMeans<Form>::kValues>*>(ring + stage_bytes * a.stages);
+  unsigned char* gates = ring + stage_bytes * a.stages;
+  auto* shared = reinterpret_cast<RingShared<RowMeans<Form>::kValues>*>(gates + kGateBytes<Form, kThreads, kVectors, kWidth>);
 
   if (thread == 0) {
     FLA_NO_UNROLL
@@ -82,7 +118,8 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
   FLA_NO_UNROLL
   for (int s = 0; s < a.stages; ++s) refill(block + s * a.parts, s);
 
-  constexpr bool kKeepWeight = Form::kSums > 0 && !Form::kGated;  // a gate leaves no registers for the weights
+  // A gate leaves no registers for the weights, nor do four vectors.
+  constexpr bool kKeepWeight = Form::kSums > 0 && !Form::kGated && kVectors <= 2;
   const int64_t weight_base = group * a.weight_stride + first_column;
   float weight[kKeepWeight ? kVectors : 1][kWidth];
   if constexpr (kKeepWeight) {
@@ -121,7 +158,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
     const U* sthird = reinterpret_cast<const U*>(at + u_bytes + dy_bytes);
     Vector<U, kWidth> vu[kVectors], vthird[kVectors];
     Vector<Y, kWidth> vdy[kVectors];
-    KeptGate<kWidth, kKeepGate> kept[kVectors];
+    KeptGate<kWidth, Form::kGated> kept[kGateInShared ? 1 : kVectors];
     float means[2] = {}, means_of_s[2] = {};
     FLA_UNROLL
     for (int i = 0; i < kVectors; ++i) {
@@ -135,7 +172,8 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
         unpack(vdy[i], dy);
         if constexpr (Form::kGated) unpack(vthird[i], gate);
         weight_of(i, chunk * kWidth, w);
-        to_terms<Form>(a, statistic, gate, true, u, dy, &kept[i]);
+        to_terms<Form>(a, statistic, gate, true, u, dy, &kept[kGateInShared ? 0 : i]);
+        if constexpr (kGateInShared) GateSlot<kThreads, kWidth>(gates, i).keep(kept[0]);
         FLA_UNROLL
         for (int e = 0; e < kWidth; ++e) {
           if constexpr (Form::kSums > 0) dweight[i][e] = fmaf(dy[e], u[e], dweight[i][e]);
@@ -179,8 +217,9 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
         unpack(vdy[i], dy);
         unpack(vthird[i], extra);
         weight_of(i, column, w);
+        if constexpr (kGateInShared) GateSlot<kThreads, kWidth>(gates, i).recall(kept[0]);
         write_gradients<Form, U, Y>(a, statistic, mean, u, dy, extra, true, extra, !Form::kGated && with_third, w, to,
-                                    first_column + column, &kept[i]);
+                                    first_column + column, &kept[kGateInShared ? 0 : i]);
       }
     }
     if (++stage == a.stages) {
@@ -211,10 +250,15 @@ Status row_norm_backward_ring(BackwardArgs a, const BackwardPlan& plan, int sums
   const Launch shape{.grid = a.parts * plan.cluster,
                      .block = plan.threads,
                      .cluster = plan.cluster,
-                     .shared_bytes = static_cast<size_t>(row_bytes * plan.stages) + sizeof(RingShared<2>),
+                     .shared_bytes = static_cast<size_t>(row_bytes * plan.stages + plan.gate_bytes) + sizeof(RingShared<2>),
                      .stream = stream};
   auto go = [&](auto form) {
     using Form = decltype(form);
+    if constexpr (!Form::kGated && !Form::kCentred && Form::kSums <= 1) {
+      if (plan.cluster > 1 && plan.vectors == 4)
+        return launch<&row_norm_backward_ring_kernel<U, Y, Form, 256, 4, true>>(shape, a);
+      if (plan.vectors == 4) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 256, 4, false>>(shape, a);
+    }
     if (plan.cluster > 1) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 512, 2, true>>(shape, a);
     if constexpr (Form::kGated) {
       if (plan.vectors == 1) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 128, 1, false>>(shape, a);

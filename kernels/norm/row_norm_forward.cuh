@@ -1,7 +1,6 @@
 // Row norms, forward. Two streams (three with a gate, four with a residual), every element read and written once: a row
-// stays in registers between its statistic and its output, the end of a row longer than 32 KB in shared memory, fetched
-// by one bulk copy while the registers fill. Rows that fit neither, or whose addresses allow no vectors, are read again
-// (row_norm_forward.cu).
+// stays in registers between its statistic and its output, the end of a row longer than 32 KB in shared memory. Rows that
+// fit neither, or whose addresses allow no vectors, are read again (row_norm_forward.cu).
 #pragma once
 
 #include "common/alignment.h"
@@ -10,6 +9,7 @@
 #include "common/row_reduce.cuh"
 #include "norm/forward_row.cuh"
 #include "norm/row_norm.h"
+#include "norm/row_norm_forward_long.cuh"
 #include "norm/row_plan.h"
 
 namespace fla::detail {
@@ -95,11 +95,6 @@ FLA_KERNEL void FLA_BOUNDS(128, (resident_lane_blocks<T, NoSecond, W, kVectors, 
   else forward_lanes<T, NoSecond, W, kVectors, Form::rms>(p.second, blockIdx.x - p.split);
 }
 
-struct BlockShared {
-  BlockSlots<1> slots[2];
-  TransactionBarrier barrier;
-};
-
 template <int kVectors, Form kForm>
 inline constexpr Fetch kBlockFetch =
     kIsPlain<kForm> && kVectors <= 2 ? Fetch::beside_row : Fetch::with_vector;
@@ -115,80 +110,34 @@ constexpr int resident_blocks() {
   return kJoined ? 4 : kVectors == 1 ? 8 : kWideWeight ? 4 : 6;
 }
 
-// One block per row; the first kVectors * blockDim vectors in registers, the rest (if any) in shared memory.
+// One block per row, kVectors * blockDim vectors at most.
 template <class T, class S, class W, int kVectors, Form kForm>
 FLA_KERNEL void FLA_BOUNDS(kMostThreads<kVectors>, (resident_blocks<T, S, W, kVectors, kForm>()))
     row_norm_forward_block(FLA_PARAMETERS ForwardArgs a) {
   constexpr int kWidth = 16 / sizeof(T);
   wait_for_predecessor();
-  using Row = RowInRegisters<T, S, kVectors>;
-  constexpr bool kTail = !Row::kJoined && kVectors > 2;
-  auto* shared = shared_memory<unsigned char>();
-  auto* control = reinterpret_cast<BlockShared*>(shared + static_cast<int64_t>(a.shared_vectors) * 16);
+  auto* shared = shared_memory<BlockShared>();
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const RowAt row = row_at<kForm>(a, blockIdx.x);
-  const int vectors = a.columns / kWidth, kept = vectors - a.shared_vectors;
-  if (a.shared_vectors > 0 && thread == 0) {
-    const T* x = static_cast<const T*>(a.x.data.data) + row.in(a.x);
-    const auto bytes = static_cast<uint32_t>(a.shared_vectors) * 16;
-    barrier_init(&control->barrier);
-    barrier_expect(&control->barrier, bytes);
-    bulk_load(shared, x + static_cast<int64_t>(kept) * kWidth, bytes, &control->barrier);
-    bulk_commit(&control->barrier);
-  }
-  Row held;
+  const int vectors = a.columns / kWidth;
+  RowInRegisters<T, S, kVectors> held;
   constexpr Fetch kFetch = kBlockFetch<kVectors, kForm>;
   HeldParameters<W, kWidth, kFetch == Fetch::with_vector ? 1 : kVectors, kForm> parameters;
   HeldGate<T, kVectors, kHasGate<kForm>> gate;
-  held.read(a, row, thread, threads, kept);
-  gate.read(a, row, thread, threads, kept);
-  if constexpr (kFetch == Fetch::beside_row) parameters.read(a, row.g, thread, threads, kept);
+  held.read(a, row, thread, threads, vectors);
+  gate.read(a, row, thread, threads, vectors);
+  if constexpr (kFetch == Fetch::beside_row) parameters.read(a, row.g, thread, threads, vectors);
 
-  // Visits the vectors in shared memory.
-  auto each_shared = [&](auto visit) {
-    FLA_UNROLL_BY(4)
-    for (int v = thread; v < a.shared_vectors; v += threads) {
-      float u[kWidth];
-      load_floats(reinterpret_cast<const T*>(shared) + v * kWidth, u);
-      visit(u, v);
-    }
-  };
-  float sum = kHasMean<kForm> ? held.sum() : held.sum_of_squares();
-  if constexpr (kTail) {
-    if (a.shared_vectors > 0) {
-      block_barrier();  // the transaction barrier is initialised
-      barrier_wait(&control->barrier, 0);
-      each_shared([&](float (&u)[kWidth], int) {
-        FLA_UNROLL
-        for (int e = 0; e < kWidth; ++e) sum = kHasMean<kForm> ? sum + u[e] : fmaf(u[e], u[e], sum);
-      });
-    }
-  }
   constexpr int kWarps = kMostThreads<kVectors> / kWarp;
-  sum = block_sum<kWarps>(sum, control->slots[0]);
+  float sum = block_sum<kWarps>(kHasMean<kForm> ? held.sum() : held.sum_of_squares(), shared->slots[0]);
   RowStatistic s;
   if constexpr (kHasMean<kForm>) {
     s.mean = sum * a.share;
-    sum = held.sum_of_deviations(s.mean, thread, threads, kept);
-    if constexpr (kTail) each_shared([&](float (&u)[kWidth], int) { add_deviations(u, s.mean, sum); });
-    sum = block_sum<kWarps>(sum, control->slots[1]);
+    sum = block_sum<kWarps>(held.sum_of_deviations(s.mean, thread, threads, vectors), shared->slots[1]);
   }
   s.rstd = math::rsqrt(fmaf(sum, a.share, a.eps));
   if (thread == 0) store_statistic<kHasMean<kForm>>(a, row, s);
-  write_row<kForm, T, S, kFetch>(a, held, parameters, gate, row, s, thread, threads, kept);
-  if constexpr (kTail) {
-    HeldParameters<W, kWidth, 1, kForm> own;
-    const int64_t gate_base = kHasGate<kForm> ? row.in(a.gate) : 0;
-    each_shared([&](float (&u)[kWidth], int v) {
-      float w[kWidth], b[kWidth], g[kWidth];
-      const int column = (kept + v) * kWidth;
-      own.read(a, row.g, kept + v, 1, vectors);
-      unpack(own.weight[0], w);
-      if constexpr (!kIsPlain<kForm>) unpack(own.bias[0], b);
-      if constexpr (kHasGate<kForm>) load_floats(static_cast<const T*>(a.gate.data.data) + gate_base + column, g);
-      write_vector<T, kForm, false>(a, u, w, b, g, kHasGate<kForm>, s, row, column);
-    });
-  }
+  write_row<kForm, T, S, kFetch>(a, held, parameters, gate, row, s, thread, threads, vectors);
 }
 
 // A problem as kernels take it.
@@ -237,10 +186,12 @@ Status launch_form(ForwardArgs& a, const RowPlan& plan, Stream stream) {
     }
     return go(std::integral_constant<int, 2>{});
   }
-  a.shared_vectors = static_cast<int32_t>(plan.shared_vectors);
+  if (plan.shared_vectors > 0) {
+    if constexpr (std::is_same_v<S, NoSecond>) return launch_long<T, W, kForm>(a, plan, stream);
+  }
   const Launch shape{.grid = a.grid.rows,
                      .block = plan.threads,
-                     .shared_bytes = static_cast<size_t>(plan.shared_vectors) * 16 + sizeof(BlockShared),
+                     .shared_bytes = sizeof(BlockShared),
                      .stream = stream,
                      .dependent = dependent};
   if constexpr (kIsLean<S, kForm>) {

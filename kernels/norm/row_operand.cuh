@@ -1,22 +1,29 @@
 // Rows [M, G, N] with free outer strides, as kernels address them.
 #pragma once
 
+#include <initializer_list>
+
 #include "common/gpu.h"
 #include "common/vector.cuh"
+#include "common/workspace.h"
 #include "fla/tensor.h"
 
 namespace fla::detail {
 
+// Strides have 32 bits (check_row_strides): one multiply-add finds a row, where 64 bits take four, and a row of one vector to a
+// lane costs little more than finding its operands.
 struct RowOperand {
   AnyFloat data;
-  int64_t stride_m = 0, stride_g = 0;
+  uint32_t stride_m = 0, stride_g = 0;
 };
 
 // Where a row lies.
 struct RowAt {
   uint32_t m = 0, g = 0;
 
-  FLA_DEVICE int64_t in(const RowOperand& operand) const { return m * operand.stride_m + g * operand.stride_g; }
+  FLA_DEVICE int64_t in(const RowOperand& operand) const {
+    return static_cast<int64_t>(uint64_t{m} * operand.stride_m + uint64_t{g} * operand.stride_g);
+  }
 };
 
 // Rows are counted in 32 bits: a division of 64 is a call, and a wide number for every row takes registers.
@@ -39,7 +46,21 @@ struct RowGrid {
 inline RowOperand row_operand(const Tensor& t, bool statistic = false) {
   const int inner = statistic ? 0 : 1, outer = t.rank - inner;
   if (!t) return {};
-  return {any_float(t), outer > 0 ? t.stride[0] : 0, outer > 1 ? t.stride[1] : 0};
+  auto stride = [&](int d) { return static_cast<uint32_t>(outer > d ? t.stride[d] : 0); };
+  return {any_float(t), stride(0), stride(1)};
+}
+
+struct NamedRows {
+  const char* name;
+  const Tensor& rows;
+};
+inline Status check_row_strides(std::initializer_list<NamedRows> operands) {
+  for (const auto& [name, t] : operands)
+    for (int d = 0; d < t.rank; ++d)
+      if (t && t.size[d] > 1 && t.stride[d] > 0xffffffff)
+        return error(StatusCode::bad_stride, "%s: rows lie %lld elements apart, less than 2^32 are supported", name,
+                     static_cast<long long>(t.stride[d]));
+  return {};
 }
 
 struct RowExtent {

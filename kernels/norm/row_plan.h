@@ -34,6 +34,9 @@ constexpr int log2_above(int64_t n) {
   return log2;
 }
 
+// Rows of more than 32 KB: threads of a block, and the vectors that each keeps in registers.
+inline constexpr int kLongRowThreads = 512, kLongRowVectors = 4;
+
 // Forward: one row per unit, read once. `vectors` counts the row in 16-byte vectors of x; `joined`: a second stream
 // joins x before the statistic; plain: an rms norm with nothing besides.
 constexpr RowPlan plan_row_forward(int64_t vectors, bool joined, bool plain) {
@@ -52,12 +55,13 @@ constexpr RowPlan plan_row_forward(int64_t vectors, bool joined, bool plain) {
     plan.vectors = !lean || vectors > 512 ? 4 : vectors > 128 ? 2 : 1;
     return plan;
   }
-  plan.threads = 512;
-  plan.vectors = 4;
-  if (vectors <= 2048) return plan;
+  plan.threads = kLongRowThreads;
+  plan.vectors = kLongRowVectors;
+  constexpr int64_t kKept = kLongRowThreads * kLongRowVectors;
+  if (vectors <= kKept) return plan;
   // Beyond 32 KB the row's end waits in shared memory, up to 96 KB of it with a second block on the multiprocessor;
   // no cluster is needed (clusters measured 10-40 % slower).
-  plan.shared_vectors = vectors - plan.vectors * 512;
+  plan.shared_vectors = vectors - kKept;
   if (joined || plan.shared_vectors * 16 > kSharedPerMultiprocessor - 1024) plan = {.threads = 512};
   return plan;
 }
@@ -66,6 +70,7 @@ constexpr RowPlan plan_row_forward(int64_t vectors, bool joined, bool plain) {
 struct BackwardShape {
   int64_t rows = 0;
   int64_t chunks = 0;            // of a row: pieces of 16 bytes of its widest stream
+  int64_t width = 8;             // elements of a chunk
   int64_t row_bytes = 0;         // of one row of every stream that is read
   int64_t parameter_groups = 1;  // row r has parameters r % parameter_groups
   bool bulk = false;             // rows are evenly spaced and may be fetched by bulk copies
@@ -82,6 +87,7 @@ struct BackwardPlan {
   int stages = 0;             // of the shared-memory ring, unit block
   int cluster = 1;            // blocks that share a row
   int64_t slice_chunks = 0;   // of each
+  int64_t gate_bytes = 0;     // of shared memory of each, for what a gate made
   int64_t parts = 1;          // that share the rows: fixed by the shape alone
   int64_t sums_per_part = 1;  // rows of partial sums that one stores
   bool operator==(const BackwardPlan&) const = default;
@@ -145,11 +151,20 @@ constexpr BackwardPlan plan_row_backward(const BackwardShape& shape) {
   // Short slices leave registers for what a gate makes of one chunk.
   plan.vectors = shape.gated && slice <= 128 ? 1 : 2;
   plan.threads = slice <= 128 ? 128 / plan.vectors : slice <= 256 ? 128 : slice <= 512 ? 256 : 512;
-  int64_t blocks = ring_blocks(plan.threads, plain && !shape.bias);
+  const bool light = plain && !shape.bias;
+  if (light && !shape.third && plan.threads == 512) {  // two blocks that take turns, where registers allow
+    plan.threads = 256;
+    plan.vectors = 4;
+  }
+  if (shape.gated && plan.vectors > 1) plan.gate_bytes = plan.threads * plan.vectors * shape.width * 8;
+  int64_t blocks = ring_blocks(plan.threads, light);
   if (shape.third && plan.threads <= 128) blocks -= blocks / 5;
   const int64_t stage = shape.row_bytes / chunks * slice;
-  while (blocks > 1 && (kSharedPerMultiprocessor / blocks - 2048) / stage < 2) blocks /= 2;
-  const int64_t room = (kSharedPerMultiprocessor / blocks - 2048) / stage, wanted = plan.threads == 512 ? 4 : 2;
+  const auto stages_of = [&](int64_t resident) {
+    return (kSharedPerMultiprocessor / resident - 2048 - plan.gate_bytes) / stage;
+  };
+  while (blocks > 1 && stages_of(blocks) < 2) blocks /= 2;
+  const int64_t room = stages_of(blocks), wanted = plan.threads == 512 ? 4 : 2;
   if (room < 2) return streamed;
   plan.stages = static_cast<int>(room < wanted ? room : wanted);
   // Clusters live within a group of 16 or 18 multiprocessors: 66, 30 and 15 fit. One more would be a second wave.

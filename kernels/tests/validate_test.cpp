@@ -90,6 +90,14 @@ TEST(Validate, ProductsThatOverflowAreRefused) {
   expect_refused(a, StatusCode::overflow, "x");
 }
 
+TEST(Validate, RowsTooFarApartForThirtyTwoBitsAreRefusedByTheNorms) {
+  auto a = valid_norm();
+  a.x.stride[0] = int64_t{1} << 32;
+  const Status s = run(a, {}, {});
+  EXPECT_EQ(s.code, StatusCode::bad_stride);
+  EXPECT_NE(std::string(s.text).find("x: rows lie 4294967296"), std::string::npos) << s.text;
+}
+
 TEST(Validate, OnlyTheNamedAliasIsAllowed) {
   auto a = valid_norm();
   a.y.data = a.x.data;
