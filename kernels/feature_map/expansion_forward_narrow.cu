@@ -6,7 +6,7 @@
 namespace fla::detail {
 namespace {
 
-constexpr int kBlocksPerMultiprocessor = 11;
+constexpr int kBlocksPerMultiprocessor = 10;
 
 template <class T, bool kAffine>
 FLA_KERNEL void FLA_BOUNDS(kNarrowRows, kBlocksPerMultiprocessor) narrow_forward_kernel(FLA_PARAMETERS ExpansionTile a, T* out) {

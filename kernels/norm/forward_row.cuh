@@ -132,14 +132,21 @@ struct RowInRegisters {
     float sum = 0.0f;
     FLA_UNROLL
     for (int i = 0; i < kVectors; ++i) {
-      if (first + i * step < end) {
-        float u[kWidth];
-        unpack(held[i], u);
-        add_deviations(u, mean, sum);
-      }
+      const bool inside = first + i * step < end;
+      if (kJoined && !inside) continue;  // of unrounded sums, which fill the registers; elsewhere a branch parts a lane's rows
+      float u[kWidth], squares = 0.0f;
+      unpack(held[i], u);
+      add_deviations(u, mean, squares);
+      sum += inside ? squares : 0.0f;
     }
     return sum;
   }
+};
+
+// Of one vector's columns, the offset added to the weights.
+template <int kWidth>
+struct Parameters {
+  float weight[kWidth], bias[kWidth];
 };
 
 // Weights and biases of the same vectors, packed and of one dtype. Absent ones are ones and zeros: a test for each vector
@@ -167,7 +174,25 @@ struct HeldParameters {
       if constexpr (kBias) bias[i] = a.bias && inside ? load<W, kWidth>(b + vector * kWidth) : constant(0.0f);
     }
   }
+  FLA_DEVICE Parameters<kWidth> values(const ForwardArgs& a, int i) const {
+    Parameters<kWidth> p;
+    unpack(weight[i], p.weight);
+    if constexpr (!kIsPlain<kForm>) {
+      unpack(bias[i], p.bias);
+      FLA_UNROLL
+      for (float& w : p.weight) w += a.weight_offset;
+    }
+    return p;
+  }
 };
+
+// Fetched for one vector when it is written.
+template <class W, int kWidth, Form kForm>
+FLA_DEVICE Parameters<kWidth> parameters_of_vector(const ForwardArgs& a, uint32_t group, int vector) {
+  HeldParameters<W, kWidth, 1, kForm> own;
+  own.read(a, group, vector, 1, vector + 1);
+  return own.values(a, 0);
+}
 
 // Registers that those of one vector take.
 template <class W, int kWidth, Form kForm>
@@ -199,55 +224,74 @@ struct RowStatistic {
   float mean = 0.0f, rstd = 0.0f;
 };
 
+// Of rows one below the other, the first `count` of them.
+template <bool kMean, int kRows>
+FLA_DEVICE void store_statistics(const ForwardArgs& a, RowAt row, const RowStatistic (&s)[kRows], int count) {
+  auto store_each = [&](const RowOperand& to, auto value_of) {
+    if (!to.data) return;
+    FLA_UNROLL
+    for (uint32_t i = 0; i < kRows; ++i)
+      if (static_cast<int>(i) < count)
+        store_float(static_cast<float*>(to.data.data) + RowAt{row.m, row.g, i}.in(to), value_of(s[i]));
+  };
+  store_each(a.rstd, [](const RowStatistic& of) { return of.rstd; });
+  if constexpr (kMean) store_each(a.mean, [](const RowStatistic& of) { return of.mean; });
+}
 template <bool kMean>
 FLA_DEVICE void store_statistic(const ForwardArgs& a, RowAt row, const RowStatistic& s) {
-  if (a.rstd.data) store_float(static_cast<float*>(a.rstd.data.data) + row.in(a.rstd), s.rstd);
-  if (kMean && a.mean.data) store_float(static_cast<float*>(a.mean.data.data) + row.in(a.mean), s.mean);
+  store_statistics<kMean, 1>(a, row, {s}, 1);
 }
 
-// Writes y (and the stored sum) of one vector of a row. `gate` is read where `gated`.
-template <class T, Form kForm, bool kStoresSum, int kWidth>
-FLA_DEVICE void write_vector(const ForwardArgs& a, float (&u)[kWidth], float (&w)[kWidth], const float (&b)[kWidth],
-                             const float (&gate)[kWidth], bool gated, const RowStatistic& s, RowAt row, int column) {
+// Calls f with the dtype of y, where that is T, or with void: asked once, not at every vector.
+template <class Out>
+struct OutputTag {
+  using type = Out;
+};
+template <class T, Form kForm, class F>
+FLA_DEVICE void with_output_dtype(const ForwardArgs& a, F&& f) {
+  if (kIsPlain<kForm> || a.y.data.dtype == kDTypeOf<T>) f(OutputTag<T>{});
+  else if constexpr (!kIsPlain<kForm>) f(OutputTag<void>{});
+}
+
+// Writes y (and the stored sum) of one vector of a row, where it is `inside`. `gate` is read where `gated`.
+template <class T, class Out, Form kForm, bool kStoresSum, int kWidth>
+FLA_DEVICE void write_vector(const ForwardArgs& a, float (&u)[kWidth], const Parameters<kWidth>& p,
+                             const float (&gate)[kWidth], bool gated, const RowStatistic& s, RowAt row, int column,
+                             bool inside = true) {
   if constexpr (kIsPlain<kForm>) {
     FLA_UNROLL
-    for (int e = 0; e < kWidth; ++e) u[e] = u[e] * s.rstd * w[e];
-    store_floats(static_cast<T*>(a.y.data.data) + row.in(a.y) + column, u);
+    for (int e = 0; e < kWidth; ++e) u[e] = u[e] * s.rstd * p.weight[e];
   } else {
-    if (kStoresSum && a.residual_out.data) store_floats(a.residual_out.data, row.in(a.residual_out) + column, u);
-    // Most weights have no offset: the question costs less than the additions.
-    if (a.weight_offset != 0.0f) {
-      FLA_UNROLL
-      for (int e = 0; e < kWidth; ++e) w[e] += a.weight_offset;
-    }
+    if (kStoresSum && inside && a.residual_out.data) store_floats(a.residual_out.data, row.in(a.residual_out) + column, u);
     FLA_UNROLL
-    for (int e = 0; e < kWidth; ++e) u[e] = fmaf((kHasMean<kForm> ? u[e] - s.mean : u[e]) * s.rstd, w[e], b[e]);
+    for (int e = 0; e < kWidth; ++e)
+      u[e] = fmaf((kHasMean<kForm> ? u[e] - s.mean : u[e]) * s.rstd, p.weight[e], p.bias[e]);
     if (gated) {
       FLA_UNROLL
       for (int e = 0; e < kWidth; ++e) u[e] *= gate_value<sizeof(T) == 2>(gate[e], a.swish);
     }
-    store_floats(a.y.data, row.in(a.y) + column, u);
   }
+  if (!inside) return;
+  if constexpr (std::is_void_v<Out>) store_floats(a.y.data, row.in(a.y) + column, u);
+  else store_floats(static_cast<Out*>(a.y.data.data) + row.in(a.y) + column, u);
 }
 
-template <Form kForm, class T, class S, Fetch kFetch, class W, int kWidth, int kCount, int kVectors>
-FLA_DEVICE void write_row(const ForwardArgs& a, const RowInRegisters<T, S, kVectors>& held,
-                          HeldParameters<W, kWidth, kCount, kForm>& parameters,
+// Writes this thread's vectors of a row; parameters_of(i, vector) are those of its i-th. kReads: it fetches them, of vectors
+// that there are.
+template <class Out, Form kForm, bool kReads, class T, class S, int kVectors, class ParametersOf>
+FLA_DEVICE void write_row(const ForwardArgs& a, const RowInRegisters<T, S, kVectors>& held, ParametersOf&& parameters_of,
                           const HeldGate<T, kVectors, kHasGate<kForm>>& gate, RowAt row, const RowStatistic& s,
                           int first, int step, int end) {
+  constexpr int kWidth = RowInRegisters<T, S, kVectors>::kWidth;
   FLA_UNROLL
   for (int i = 0; i < kVectors; ++i) {
     const int vector = first + i * step;
-    if (vector < end) {
-      if constexpr (kFetch == Fetch::with_vector) parameters.read(a, row.g, vector, step, end);
-      constexpr bool kAll = kFetch != Fetch::with_vector;
-      float u[kWidth], w[kWidth], b[kWidth], g[kWidth];
-      unpack(held.held[i], u);
-      unpack(parameters.weight[kAll ? i : 0], w);
-      if constexpr (!kIsPlain<kForm>) unpack(parameters.bias[kAll ? i : 0], b);
-      if constexpr (kHasGate<kForm>) unpack(gate.held[i], g);
-      write_vector<T, kForm, RowInRegisters<T, S, kVectors>::kJoined>(a, u, w, b, g, kHasGate<kForm>, s, row, vector * kWidth);
-    }
+    if (kReads && vector >= end) continue;
+    float u[kWidth], g[kWidth];
+    unpack(held.held[i], u);
+    if constexpr (kHasGate<kForm>) unpack(gate.held[i], g);
+    write_vector<T, Out, kForm, RowInRegisters<T, S, kVectors>::kJoined>(a, u, parameters_of(i, vector), g, kHasGate<kForm>, s, row,
+                                                                         vector * kWidth, vector < end);
   }
 }
 

@@ -153,18 +153,24 @@ FLA_DEVICE void gated_gradients(const BackwardArgs& a, const StoredStatistic& st
   }
 }
 
-// Every output of some elements of a row. `carried` is the gradient that residual_out brings, where `with_carried`.
+// Every output of some elements of a row. `carried` is the gradient that residual_out brings, where `with_carried`; `bias` where
+// it is at hand.
 template <class Form, class U, class Y, int kWidth, bool kKept = false>
 FLA_DEVICE void write_gradients(const BackwardArgs& a, const StoredStatistic& stat, const RowMeans<Form>& means,
                                 const float (&u)[kWidth], const float (&dy)[kWidth], const float (&gate)[kWidth],
                                 bool gated, const float (&carried)[kWidth], bool with_carried, const float (&w)[kWidth],
-                                const BackwardRow& to, int column,
-                                const KeptGate<kWidth, kKept>* kept = nullptr) {
+                                const BackwardRow& to, int column, const KeptGate<kWidth, kKept>* kept = nullptr,
+                                const float (*bias)[kWidth] = nullptr) {
   gated = Form::kGated && gated;
   float du[kWidth], dgate[kWidth];
   if (gated) {
     float b[kWidth] = {};
-    if (a.bias) load_floats(a.bias, to.bias(a) + column, b);
+    if (bias) {
+      FLA_UNROLL
+      for (int e = 0; e < kWidth; ++e) b[e] = (*bias)[e];
+    } else if (a.bias) {
+      load_floats(a.bias, to.bias(a) + column, b);
+    }
     if (a.gate_before) gated_gradients<Form, true>(a, stat, means, u, dy, gate, kept, w, b, du, dgate);
     else gated_gradients<Form, false>(a, stat, means, u, dy, gate, kept, w, b, du, dgate);
   } else {

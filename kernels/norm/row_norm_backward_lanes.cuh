@@ -25,7 +25,7 @@ struct LaneRow {
 };
 
 // Where a lane's part of a row comes from, and its slots in the ring: [row of the ring][stream][vector][thread].
-template <class U, class Y, int kVectors>
+template <class U, class Y, int kVectors, class Form>
 struct LaneSource {
   using Row = LaneRow<U, Y, kVectors>;
   static constexpr int kWidth = Row::kWidth;
@@ -37,7 +37,7 @@ struct LaneSource {
   const RowOperand& third;
   int lane, lanes, chunks;
 
-  FLA_DEVICE bool with_third() const { return third.data.data != nullptr; }
+  FLA_DEVICE bool with_third() const { return Form::kGated || third.data.data != nullptr; }
   FLA_DEVICE unsigned char* slot(int turn, int offset, int i, int bytes) const {
     return shared_memory<unsigned char>() + turn * bytes_of_row(with_third()) + kLanesThreads * offset +
            (i * kLanesThreads + static_cast<int>(threadIdx.x)) * bytes;
@@ -116,12 +116,16 @@ FLA_KERNEL void FLA_BOUNDS(kLanesThreads, (kLanesBlocks<Form, kVectors>))
   const int lanes = 1 << a.lanes_log2, rows_per_block = kLanesThreads >> a.lanes_log2, chunks = a.columns / kWidth;
   const int thread = static_cast<int>(threadIdx.x), lane = thread & (lanes - 1), own_row = thread >> a.lanes_log2;
   release_dependents();
-  const int64_t step = a.parts * rows_per_block, first = static_cast<int64_t>(blockIdx.x) * rows_per_block;
+  // Rows have 32 bits, with room for the steps beyond the last (kMostRows).
+  const uint32_t step = static_cast<uint32_t>(a.parts) * static_cast<uint32_t>(rows_per_block);
+  const uint32_t first = blockIdx.x * static_cast<uint32_t>(rows_per_block) + static_cast<uint32_t>(own_row);
+  const auto end = static_cast<uint32_t>(a.grid.rows);
   // With parameters per group, step is a multiple of their number: a group of lanes meets one group's rows only.
   const uint32_t group =
-      a.parameter_groups == 1 ? 0 : static_cast<uint32_t>((first + own_row) % a.parameter_groups);
+      a.parameter_groups == 1 ? 0 : first % static_cast<uint32_t>(a.parameter_groups);
 
-  float weight[kVectors][kWidth];
+  constexpr bool kHoldsBias = Form::kGated && Form::kSums > 1;
+  float weight[kVectors][kWidth], bias[kHoldsBias ? kVectors : 1][kWidth] = {};
   float dweight[Form::kSums > 0 ? kVectors : 1][kWidth] = {}, dbias[Form::kSums > 1 ? kVectors : 1][kWidth] = {};
   FLA_UNROLL
   for (int i = 0; i < kVectors; ++i) {
@@ -131,15 +135,18 @@ FLA_KERNEL void FLA_BOUNDS(kLanesThreads, (kLanesBlocks<Form, kVectors>))
       for (int e = 0; e < kWidth; ++e) weight[i][e] = 1.0f;
     } else if (chunk < chunks) {
       load_weight(a, group * a.weight_stride + chunk * kWidth, weight[i]);
+      if constexpr (kHoldsBias) {
+        if (a.bias) load_floats(a.bias, group * a.bias_stride + chunk * kWidth, bias[i]);
+      }
     }
   }
 
-  auto work = [&](const Row& held, const StoredStatistic& statistic, int64_t row) {
+  auto work = [&](const Row& held, const StoredStatistic& statistic, uint32_t row) {
     float means[2] = {}, means_of_s[2] = {};
     KeptGate<kWidth, Form::kGated> kept[kVectors];
     FLA_UNROLL
     for (int i = 0; i < kVectors; ++i) {
-      if (row < a.grid.rows && lane + i * lanes < chunks) {
+      if (row < end && lane + i * lanes < chunks) {
         float u[kWidth], dy[kWidth], gate[kWidth];
         unpack(held.u[i], u);
         unpack(held.dy[i], dy);
@@ -161,7 +168,7 @@ FLA_KERNEL void FLA_BOUNDS(kLanesThreads, (kLanesBlocks<Form, kVectors>))
     warp_sum(mean.value, lanes);
     FLA_UNROLL
     for (float& m : mean.value) m *= a.share;
-    if (row >= a.grid.rows) return;
+    if (row >= end) return;
     const BackwardRow to{a.grid.at(row), group};
     FLA_UNROLL
     for (int i = 0; i < kVectors; ++i) {
@@ -173,33 +180,35 @@ FLA_KERNEL void FLA_BOUNDS(kLanesThreads, (kLanesBlocks<Form, kVectors>))
         unpack(held.third[i], third);
         const bool with_carried = !Form::kGated && a.dresidual_out.data.data;
         write_gradients<Form, U, Y>(a, statistic, mean, u, dy, third, true, third, with_carried, weight[i], to,
-                                    chunk * kWidth, &kept[i]);
+                                    chunk * kWidth, &kept[i], kHoldsBias ? &bias[i] : nullptr);
       }
     }
   };
 
-  const LaneSource<U, Y, kVectors> source{Form::kGated ? a.gate : a.dresidual_out, lane, lanes, chunks};
-  auto statistic_of = [&](int64_t row) {
-    return row < a.grid.rows ? load_statistic(a, a.grid.at(row), Form::kCentred) : StoredStatistic{};
+  const LaneSource<U, Y, kVectors, Form> source{Form::kGated ? a.gate : a.dresidual_out, lane, lanes, chunks};
+  auto statistic_of = [&](uint32_t row) {
+    return row < end ? load_statistic(a, a.grid.at(row), Form::kCentred) : StoredStatistic{};
   };
-  auto row_of = [&](int64_t row) { return a.grid.at(row < a.grid.rows ? row : 0); };
+  auto row_of = [&](uint32_t row) { return a.grid.at(row < end ? row : 0); };
   // All lanes of the block take the same number of turns, so that every shuffle has its whole warp.
   if constexpr (Form::kSums == 0) {
-    const int64_t row = first + own_row;
-    work(source.read(a, row_of(row)), statistic_of(row), row);
+    work(source.read(a, row_of(first)), statistic_of(first), first);
   } else {
-    StoredStatistic next_statistic = statistic_of(first + own_row);
+    // Every lane of the block takes as many turns as the first.
+    const uint32_t first_of_block = first - static_cast<uint32_t>(own_row);
+    const uint32_t turns_of_block = first_of_block < end ? (end - first_of_block + step - 1) / step : 0;
+    StoredStatistic next_statistic = statistic_of(first);
     if constexpr (kThroughRing<Form>) {
-      auto fetch = [&](int64_t row, int turn) {
-        if (row < a.grid.rows) source.fetch(a, a.grid.at(row), turn);
+      auto fetch = [&](uint32_t row, int turn) {
+        if (row < end) source.fetch(a, a.grid.at(row), turn);
         async_commit();
       };
       FLA_NO_UNROLL
-      for (int turn = 0; turn < kLanesDepth; ++turn) fetch(first + own_row + turn * step, turn);
+      for (int turn = 0; turn < kLanesDepth; ++turn) fetch(first + static_cast<uint32_t>(turn) * step, turn);
       int turn = 0;
+      uint32_t row = first;
       FLA_NO_UNROLL
-      for (int64_t base = first; base < a.grid.rows; base += step) {
-        const int64_t row = base + own_row;
+      for (uint32_t left = turns_of_block; left > 0; --left, row += step) {
         const StoredStatistic statistic = next_statistic;
         next_statistic = statistic_of(row + step);
         async_wait<kLanesDepth - 1>();
@@ -211,9 +220,9 @@ FLA_KERNEL void FLA_BOUNDS(kLanesThreads, (kLanesBlocks<Form, kVectors>))
       async_wait<0>();
       block_barrier();  // the ring's memory is the sums' now
     } else {
-      Row next = source.read(a, row_of(first + own_row));
-      for (int64_t base = first; base < a.grid.rows; base += step) {
-        const int64_t row = base + own_row;
+      Row next = source.read(a, row_of(first));
+      uint32_t row = first;
+      for (uint32_t left = turns_of_block; left > 0; --left, row += step) {
         const Row held = next;
         const StoredStatistic statistic = next_statistic;
         next = source.read(a, row_of(row + step));
@@ -251,7 +260,7 @@ Status row_norm_backward_lanes(BackwardArgs a, const BackwardPlan& plan, int sum
     auto launch_with = [&](auto vectors) {
       constexpr int kVectors = decltype(vectors)::value;
       const bool with_third = a.gate.data || a.dresidual_out.data;
-      const int64_t ring = kThroughRing<Form> ? kLanesDepth * LaneSource<U, Y, kVectors>::bytes_of_row(with_third) : 0;
+      const int64_t ring = kThroughRing<Form> ? kLanesDepth * LaneSource<U, Y, kVectors, Form>::bytes_of_row(with_third) : 0;
       const int64_t block_sums = slots * a.columns * static_cast<int64_t>(sizeof(float));
       const int64_t shared = Form::kSums == 0 ? 0 : ring > block_sums ? ring : block_sums;
       return launch<&row_norm_backward_lanes_kernel<U, Y, kVectors, Form>>(

@@ -88,7 +88,8 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
   const int stage_bytes = a.slice * static_cast<int>(sizeof(U) + sizeof(Y) + (with_third ? sizeof(U) : 0));
   auto* ring = shared_memory<unsigned char>();
   unsigned char* gates = ring + stage_bytes * a.stages;
-  auto* shared = reinterpret_cast<RingShared<RowMeans<Form>::kValues>*>(gates + kGateBytes<Form, kThreads, kVectors, kWidth>);
+  auto* shared_weights = reinterpret_cast<float*>(gates + kGateBytes<Form, kThreads, kVectors, kWidth>);
+  auto* shared = reinterpret_cast<RingShared<RowMeans<Form>::kValues>*>(shared_weights + (kGateInShared ? a.slice : 0));
 
   if (thread == 0) {
     FLA_NO_UNROLL
@@ -118,19 +119,23 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
   FLA_NO_UNROLL
   for (int s = 0; s < a.stages; ++s) refill(block + s * a.parts, s);
 
-  // A gate leaves no registers for the weights, nor do four vectors.
+  // A gate leaves no registers for the weights, nor do four vectors: they wait in shared memory, or are loaded again.
   constexpr bool kKeepWeight = Form::kSums > 0 && !Form::kGated && kVectors <= 2;
   const int64_t weight_base = group * a.weight_stride + first_column;
-  float weight[kKeepWeight ? kVectors : 1][kWidth];
-  if constexpr (kKeepWeight) {
+  float weight[kKeepWeight || kGateInShared ? kVectors : 1][kWidth];
+  if constexpr (kKeepWeight || kGateInShared) {
     FLA_UNROLL
     for (int i = 0; i < kVectors; ++i) {
       const int chunk = thread + i * kThreads;
-      if (chunk < chunks) load_weight(a, weight_base + chunk * kWidth, weight[i]);
+      if (chunk >= chunks) continue;
+      load_weight(a, weight_base + chunk * kWidth, weight[i]);
+      if constexpr (kGateInShared) store_floats(shared_weights + chunk * kWidth, weight[i]);
     }
   }
   auto weight_of = [&](int i, int column, float (&w)[kWidth]) {
-    if constexpr (Form::kSums > 0 && !kKeepWeight) {
+    if constexpr (kGateInShared) {
+      load_floats(shared_weights + column, w);
+    } else if constexpr (Form::kSums > 0 && !kKeepWeight) {
       load_weight(a, weight_base + column, w);
     } else {
       FLA_UNROLL
@@ -140,7 +145,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
   float dweight[kVectors][kWidth] = {}, dbias[Form::kSums > 1 ? kVectors : 1][kWidth] = {};
 
   auto row_number = [](int64_t row) { return RowAt{static_cast<uint32_t>(row), 0}; };  // groups are collapsed
-  const bool ahead = Form::kCentred || (kThreads == 512 && !with_third);
+  const bool ahead = Form::kCentred || kVectors > 2 || (kThreads == 512 && !with_third);
   StoredStatistic next_statistic;
   if (ahead && block < a.grid.rows) next_statistic = load_statistic(a, row_number(block), Form::kCentred);
 

@@ -57,14 +57,17 @@ FLA_KERNEL void FLA_BOUNDS(512, 2) row_norm_forward_streamed(FLA_PARAMETERS Forw
   const int64_t gate_offset = row.in(a.gate);
   const bool gated = static_cast<bool>(a.gate.data);
   for (int column = first; column < a.columns; column += step) {
-    float u[kWidth], w[kWidth], b[kWidth], gate[kWidth];
+    float u[kWidth], gate[kWidth];
+    Parameters<kWidth> p;
     read(column, u);
     FLA_UNROLL
-    for (int e = 0; e < kWidth; ++e) w[e] = 1.0f, b[e] = 0.0f;
-    if (a.weight) load_floats(a.weight, row.g * a.weight_stride + column, w);
-    if (a.bias) load_floats(a.bias, row.g * a.bias_stride + column, b);
+    for (int e = 0; e < kWidth; ++e) p.weight[e] = 1.0f, p.bias[e] = 0.0f;
+    if (a.weight) load_floats(a.weight, row.g * a.weight_stride + column, p.weight);
+    if (a.bias) load_floats(a.bias, row.g * a.bias_stride + column, p.bias);
+    FLA_UNROLL
+    for (float& w : p.weight) w += a.weight_offset;
     if (gated) load_floats(a.gate.data, gate_offset + column, gate);
-    write_vector<float, Form::layer, true>(a, u, w, b, gate, gated, s, row, column);
+    write_vector<float, void, Form::layer, true>(a, u, p, gate, gated, s, row, column);
   }
 }
 

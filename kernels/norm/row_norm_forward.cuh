@@ -38,21 +38,24 @@ FLA_DEVICE void forward_lanes(const ForwardArgs& a, uint32_t block) {
   const int64_t team = (static_cast<int64_t>(block) * 128 + thread) >> a.lanes_log2;
   RowAt first = row_at<kForm>(a, team);
   first.m *= turns;
-  auto is_mine = [&](uint32_t i) { return i < turns && first.m + i < a.height; };
+  // Of this lane's rows there are so many; of the others it holds zeros.
+  const uint32_t left = first.m < a.height ? a.height - first.m : 0;
+  const int count = static_cast<int>(left < turns ? left : turns);
   RowAt rows[kTurns];
   RowInRegisters<T, S, kVectors> held[kTurns];
   HeldGate<T, kVectors, kHasGate<kForm>> gate[kTurns];
   FLA_UNROLL
   for (uint32_t i = 0; i < kTurns; ++i) {
-    rows[i] = {is_mine(i) ? first.m + i : 0, first.g};
-    const int end = is_mine(i) ? vectors : 0;
+    rows[i] = {first.m, first.g, i};
+    const int end = static_cast<int>(i) < count ? vectors : 0;
     held[i].read(a, rows[i], lane, lanes, end);
     gate[i].read(a, rows[i], lane, lanes, end);
   }
   constexpr Fetch kFetch =
       kVectors * kParameterRegisters<W, kWidth, kForm> <= 16 ? Fetch::beside_row : Fetch::with_vector;
-  HeldParameters<W, kWidth, kFetch == Fetch::with_vector ? 1 : kVectors, kForm> parameters;
-  if constexpr (kFetch == Fetch::beside_row) parameters.read(a, first.g, lane, lanes, vectors);
+  constexpr bool kBeside = kFetch == Fetch::beside_row;
+  HeldParameters<W, kWidth, kBeside ? kVectors : 1, kForm> parameters;
+  if constexpr (kBeside) parameters.read(a, first.g, lane, lanes, vectors);
   float sums[kTurns], means[kTurns] = {};
   FLA_UNROLL
   for (int i = 0; i < kTurns; ++i) sums[i] = kHasMean<kForm> ? held[i].sum() : held[i].sum_of_squares();
@@ -65,13 +68,24 @@ FLA_DEVICE void forward_lanes(const ForwardArgs& a, uint32_t block) {
     }
     warp_sum(sums, lanes);
   }
+  constexpr bool kUnpackedOnce = kBeside && kVectors == 1 && kTurns > 1;  // more would not fit the registers
+  Parameters<kWidth> of_rows;
+  if constexpr (kUnpackedOnce) of_rows = parameters.values(a, 0);
+  auto parameters_of = [&](int i, int vector) {
+    if constexpr (kUnpackedOnce) return of_rows;
+    else if constexpr (kBeside) return parameters.values(a, i);
+    else return parameters_of_vector<W, kWidth, kForm>(a, first.g, vector);
+  };
+  RowStatistic statistics[kTurns];
   FLA_UNROLL
-  for (uint32_t i = 0; i < kTurns; ++i) {
-    const RowStatistic s{means[i], math::rsqrt(fmaf(sums[i], a.share, a.eps))};
-    const bool mine = is_mine(i);
-    write_row<kForm, T, S, kFetch>(a, held[i], parameters, gate[i], rows[i], s, lane, lanes, mine ? vectors : 0);
-    if (mine && lane == 0) store_statistic<kHasMean<kForm>>(a, rows[i], s);
-  }
+  for (int i = 0; i < kTurns; ++i) statistics[i] = {means[i], math::rsqrt(fmaf(sums[i], a.share, a.eps))};
+  with_output_dtype<T, kForm>(a, [&](auto tag) {
+    FLA_UNROLL
+    for (int i = 0; i < kTurns; ++i)
+      write_row<typename decltype(tag)::type, kForm, !kBeside>(a, held[i], parameters_of, gate[i], rows[i], statistics[i], lane, lanes,
+                                                               i < count ? vectors : 0);
+  });
+  if (lane == 0) store_statistics<kHasMean<kForm>>(a, first, statistics, count);
 }
 
 template <class T, class S, class W, int kVectors, Form kForm>
@@ -121,12 +135,12 @@ FLA_KERNEL void FLA_BOUNDS(kMostThreads<kVectors>, (resident_blocks<T, S, W, kVe
   const RowAt row = row_at<kForm>(a, blockIdx.x);
   const int vectors = a.columns / kWidth;
   RowInRegisters<T, S, kVectors> held;
-  constexpr Fetch kFetch = kBlockFetch<kVectors, kForm>;
-  HeldParameters<W, kWidth, kFetch == Fetch::with_vector ? 1 : kVectors, kForm> parameters;
+  constexpr bool kBeside = kBlockFetch<kVectors, kForm> == Fetch::beside_row;
+  HeldParameters<W, kWidth, kBeside ? kVectors : 1, kForm> parameters;
   HeldGate<T, kVectors, kHasGate<kForm>> gate;
   held.read(a, row, thread, threads, vectors);
   gate.read(a, row, thread, threads, vectors);
-  if constexpr (kFetch == Fetch::beside_row) parameters.read(a, row.g, thread, threads, vectors);
+  if constexpr (kBeside) parameters.read(a, row.g, thread, threads, vectors);
 
   constexpr int kWarps = kMostThreads<kVectors> / kWarp;
   float sum = block_sum<kWarps>(kHasMean<kForm> ? held.sum() : held.sum_of_squares(), shared->slots[0]);
@@ -137,7 +151,15 @@ FLA_KERNEL void FLA_BOUNDS(kMostThreads<kVectors>, (resident_blocks<T, S, W, kVe
   }
   s.rstd = math::rsqrt(fmaf(sum, a.share, a.eps));
   if (thread == 0) store_statistic<kHasMean<kForm>>(a, row, s);
-  write_row<kForm, T, S, kFetch>(a, held, parameters, gate, row, s, thread, threads, vectors);
+  auto parameters_of = [&](int i, int vector) {
+    if constexpr (kBeside) return parameters.values(a, i);
+    else return parameters_of_vector<W, kWidth, kForm>(a, row.g, vector);
+  };
+  auto write = [&](auto tag) {
+    write_row<typename decltype(tag)::type, kForm, !kBeside>(a, held, parameters_of, gate, row, s, thread, threads, vectors);
+  };
+  if constexpr (kVectors > 2 && !std::is_same_v<S, NoSecond>) write(OutputTag<void>{});  // registers are short
+  else with_output_dtype<T, kForm>(a, write);
 }
 
 // A problem as kernels take it.

@@ -77,12 +77,9 @@ FLA_KERNEL void FLA_BOUNDS(kLongRowThreads, (kLongResident<W, kForm>)) row_norm_
     const bool more = number + gridDim.x < a.grid.rows;
     const T* next = row_of(more ? number + gridDim.x : number);
     const auto write = [&](float (&u)[kWidth], const float (&g)[kWidth], int vector) {
-      HeldParameters<W, kWidth, 1, kForm> own;
-      float w[kWidth], b[kWidth];
-      own.read(a, row.g, vector, 1, vector + 1);
-      unpack(own.weight[0], w);
-      if constexpr (!kIsPlain<kForm>) unpack(own.bias[0], b);
-      write_vector<T, kForm, false>(a, u, w, b, g, kHasGate<kForm>, s, row, vector * kWidth);
+      const auto parameters = parameters_of_vector<W, kWidth, kForm>(a, row.g, vector);
+      write_vector<T, std::conditional_t<kIsPlain<kForm>, T, void>, kForm, false>(a, u, parameters, g, kHasGate<kForm>, s, row,
+                                                                                 vector * kWidth);
     };
     FLA_UNROLL
     for (int i = 0; i < kVectors; ++i) {

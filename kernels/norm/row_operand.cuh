@@ -17,17 +17,18 @@ struct RowOperand {
   uint32_t stride_m = 0, stride_g = 0;
 };
 
-// Where a row lies.
+// Where a row lies: `below` rows under (m, g), which neighbours that differ in nothing else find together.
 struct RowAt {
-  uint32_t m = 0, g = 0;
+  uint32_t m = 0, g = 0, below = 0;
 
   FLA_DEVICE int64_t in(const RowOperand& operand) const {
-    return static_cast<int64_t>(uint64_t{m} * operand.stride_m + uint64_t{g} * operand.stride_g);
+    return static_cast<int64_t>(uint64_t{m} * operand.stride_m + uint64_t{g} * operand.stride_g +
+                                uint64_t{below} * operand.stride_m);
   }
 };
 
 // Rows are counted in 32 bits: a division of 64 is a call, and a wide number for every row takes registers.
-inline constexpr int64_t kMostRows = 0xffff0000;
+inline constexpr int64_t kMostRows = 0xfff00000;  // room for the steps of persistent blocks
 
 // How many rows there are and how their number splits into (m, g).
 struct RowGrid {

@@ -87,7 +87,7 @@ struct BackwardPlan {
   int stages = 0;             // of the shared-memory ring, unit block
   int cluster = 1;            // blocks that share a row
   int64_t slice_chunks = 0;   // of each
-  int64_t gate_bytes = 0;     // of shared memory of each, for what a gate made
+  int64_t gate_bytes = 0;     // of shared memory of each, for what a gate made and for the weights
   int64_t parts = 1;          // that share the rows: fixed by the shape alone
   int64_t sums_per_part = 1;  // rows of partial sums that one stores
   bool operator==(const BackwardPlan&) const = default;
@@ -156,7 +156,7 @@ constexpr BackwardPlan plan_row_backward(const BackwardShape& shape) {
     plan.threads = 256;
     plan.vectors = 4;
   }
-  if (shape.gated && plan.vectors > 1) plan.gate_bytes = plan.threads * plan.vectors * shape.width * 8;
+  if (shape.gated && plan.vectors > 1) plan.gate_bytes = (2 * plan.threads * plan.vectors + slice) * shape.width * 4;
   int64_t blocks = ring_blocks(plan.threads, light);
   if (shape.third && plan.threads <= 128) blocks -= blocks / 5;
   const int64_t stage = shape.row_bytes / chunks * slice;
