@@ -141,7 +141,7 @@ FLA_KERNEL void FLA_BOUNDS(kLanesThreads, (kLanesBlocks<Form, kVectors>))
     }
   }
 
-  auto work = [&](const Row& held, const StoredStatistic& statistic, uint32_t row) {
+  auto work = [&](const Row& held, const StoredStatistic& statistic, uint32_t row, RowAt at) {
     float means[2] = {}, means_of_s[2] = {};
     KeptGate<kWidth, Form::kGated> kept[kVectors];
     FLA_UNROLL
@@ -169,7 +169,7 @@ FLA_KERNEL void FLA_BOUNDS(kLanesThreads, (kLanesBlocks<Form, kVectors>))
     FLA_UNROLL
     for (float& m : mean.value) m *= a.share;
     if (row >= end) return;
-    const BackwardRow to{a.grid.at(row), group};
+    const BackwardRow to{at, group};
     FLA_UNROLL
     for (int i = 0; i < kVectors; ++i) {
       const int chunk = lane + i * lanes;
@@ -186,48 +186,60 @@ FLA_KERNEL void FLA_BOUNDS(kLanesThreads, (kLanesBlocks<Form, kVectors>))
   };
 
   const LaneSource<U, Y, kVectors, Form> source{Form::kGated ? a.gate : a.dresidual_out, lane, lanes, chunks};
-  auto statistic_of = [&](uint32_t row) {
-    return row < end ? load_statistic(a, a.grid.at(row), Form::kCentred) : StoredStatistic{};
+  const RowAt first_at = a.grid.at(first);
+  auto statistic_of = [&](uint32_t row, RowAt at) {
+    return row < end ? load_statistic(a, at, Form::kCentred) : StoredStatistic{};
   };
-  auto row_of = [&](uint32_t row) { return a.grid.at(row < end ? row : 0); };
+  auto read = [&](uint32_t row, RowAt at) { return source.read(a, row < end ? at : RowAt{}); };
   // All lanes of the block take the same number of turns, so that every shuffle has its whole warp.
   if constexpr (Form::kSums == 0) {
-    work(source.read(a, row_of(first)), statistic_of(first), first);
+    work(read(first, first_at), statistic_of(first, first_at), first, first_at);
   } else {
     // Every lane of the block takes as many turns as the first.
     const uint32_t first_of_block = first - static_cast<uint32_t>(own_row);
     const uint32_t turns_of_block = first_of_block < end ? (end - first_of_block + step - 1) / step : 0;
-    StoredStatistic next_statistic = statistic_of(first);
+    const RowAt step_at = a.grid.at(step);
+    RowAt at = first_at;
+    StoredStatistic next_statistic = statistic_of(first, at);
     if constexpr (kThroughRing<Form>) {
-      auto fetch = [&](uint32_t row, int turn) {
-        if (row < end) source.fetch(a, a.grid.at(row), turn);
+      auto fetch = [&](uint32_t row, RowAt row_at, int turn) {
+        if (row < end) source.fetch(a, row_at, turn);
         async_commit();
       };
+      RowAt fetch_at = at;
       FLA_NO_UNROLL
-      for (int turn = 0; turn < kLanesDepth; ++turn) fetch(first + static_cast<uint32_t>(turn) * step, turn);
+      for (int turn = 0; turn < kLanesDepth; ++turn) {
+        fetch(first + static_cast<uint32_t>(turn) * step, fetch_at, turn);
+        fetch_at = a.grid.after(fetch_at, step_at);
+      }
       int turn = 0;
       uint32_t row = first;
       FLA_NO_UNROLL
       for (uint32_t left = turns_of_block; left > 0; --left, row += step) {
         const StoredStatistic statistic = next_statistic;
-        next_statistic = statistic_of(row + step);
+        const RowAt next_at = a.grid.after(at, step_at);
+        next_statistic = statistic_of(row + step, next_at);
         async_wait<kLanesDepth - 1>();
         const Row held = source.take(turn);
-        fetch(row + kLanesDepth * step, turn);
-        work(held, statistic, row);
+        fetch(row + kLanesDepth * step, fetch_at, turn);
+        fetch_at = a.grid.after(fetch_at, step_at);
+        work(held, statistic, row, at);
+        at = next_at;
         turn = turn + 1 == kLanesDepth ? 0 : turn + 1;
       }
       async_wait<0>();
       block_barrier();  // the ring's memory is the sums' now
     } else {
-      Row next = source.read(a, row_of(first));
+      Row next = read(first, at);
       uint32_t row = first;
       for (uint32_t left = turns_of_block; left > 0; --left, row += step) {
         const Row held = next;
         const StoredStatistic statistic = next_statistic;
-        next = source.read(a, row_of(row + step));
-        next_statistic = statistic_of(row + step);
-        work(held, statistic, row);
+        const RowAt next_at = a.grid.after(at, step_at);
+        next = read(row + step, next_at);
+        next_statistic = statistic_of(row + step, next_at);
+        work(held, statistic, row, at);
+        at = next_at;
       }
     }
     float* sums = shared_memory<float>();

@@ -41,6 +41,11 @@ struct RowGrid {
     const uint32_t m = number / groups;
     return {m, number - m * groups};
   }
+  // Where the row lies that is `step` rows on, a step being split as a row's number is: no division.
+  FLA_DEVICE RowAt after(RowAt row, RowAt step) const {
+    const uint32_t g = row.g + step.g, carry = g >= groups ? 1 : 0;
+    return {row.m + step.m + carry, g - (carry ? groups : 0)};
+  }
 };
 
 // [M, G, N], or [M, N] where the group dimension was left out; statistics likewise without N.
