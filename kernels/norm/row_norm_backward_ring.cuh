@@ -81,7 +81,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
   const int chunks = columns / kWidth;
   // The gate, or the gradient of residual_out: never both (row_norm_backward.cu).
   const RowOperand& third = Form::kGated ? a.gate : a.dresidual_out;
-  const bool with_third = Form::kGated || (kVectors <= 2 && third.data.data != nullptr);  // plan_row_backward
+  const bool with_third = Form::kGated || third.data.data != nullptr;
   const int u_bytes = columns * static_cast<int>(sizeof(U)), dy_bytes = columns * static_cast<int>(sizeof(Y));
   const int row_bytes = u_bytes + dy_bytes + (with_third ? u_bytes : 0);
   // Of the widest slice, which need not be this block's.
@@ -119,8 +119,8 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
   FLA_NO_UNROLL
   for (int s = 0; s < a.stages; ++s) refill(block + s * a.parts, s);
 
-  // A gate leaves no registers for the weights, nor do four vectors: they wait in shared memory, or are loaded again.
-  constexpr bool kKeepWeight = Form::kSums > 0 && !Form::kGated && kVectors <= 2;
+  // A gate leaves no registers for the weights: they wait in shared memory, or are loaded again.
+  constexpr bool kKeepWeight = Form::kSums > 0 && !Form::kGated;
   const int64_t weight_base = group * a.weight_stride + first_column;
   float weight[kKeepWeight || kGateInShared ? kVectors : 1][kWidth];
   if constexpr (kKeepWeight || kGateInShared) {
@@ -145,7 +145,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
   float dweight[kVectors][kWidth] = {}, dbias[Form::kSums > 1 ? kVectors : 1][kWidth] = {};
 
   auto row_number = [](int64_t row) { return RowAt{static_cast<uint32_t>(row), 0}; };  // groups are collapsed
-  const bool ahead = Form::kCentred || kVectors > 2 || (kThreads == 512 && !with_third);
+  const bool ahead = Form::kCentred || (kThreads == 512 && !with_third);
   StoredStatistic next_statistic;
   if (ahead && block < a.grid.rows) next_statistic = load_statistic(a, row_number(block), Form::kCentred);
 
@@ -259,11 +259,6 @@ Status row_norm_backward_ring(BackwardArgs a, const BackwardPlan& plan, int sums
                      .stream = stream};
   auto go = [&](auto form) {
     using Form = decltype(form);
-    if constexpr (!Form::kGated && !Form::kCentred && Form::kSums <= 1) {
-      if (plan.cluster > 1 && plan.vectors == 4)
-        return launch<&row_norm_backward_ring_kernel<U, Y, Form, 256, 4, true>>(shape, a);
-      if (plan.vectors == 4) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 256, 4, false>>(shape, a);
-    }
     if (plan.cluster > 1) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 512, 2, true>>(shape, a);
     if constexpr (Form::kGated) {
       if (plan.vectors == 1) return launch<&row_norm_backward_ring_kernel<U, Y, Form, 128, 1, false>>(shape, a);

@@ -151,13 +151,8 @@ constexpr BackwardPlan plan_row_backward(const BackwardShape& shape) {
   // Short slices leave registers for what a gate makes of one chunk.
   plan.vectors = shape.gated && slice <= 128 ? 1 : 2;
   plan.threads = slice <= 128 ? 128 / plan.vectors : slice <= 256 ? 128 : slice <= 512 ? 256 : 512;
-  const bool light = plain && !shape.bias;
-  if (light && !shape.third && plan.threads == 512) {  // two blocks that take turns, where registers allow
-    plan.threads = 256;
-    plan.vectors = 4;
-  }
   if (shape.gated && plan.vectors > 1) plan.gate_bytes = (2 * plan.threads * plan.vectors + slice) * shape.width * 4;
-  int64_t blocks = ring_blocks(plan.threads, light);
+  int64_t blocks = ring_blocks(plan.threads, plain && !shape.bias);
   if (shape.third && plan.threads <= 128) blocks -= blocks / 5;
   const int64_t stage = shape.row_bytes / chunks * slice;
   const auto stages_of = [&](int64_t resident) {
