@@ -151,11 +151,6 @@ Prepared prepare(const RowNormForward& p) {
 
 namespace {
 
-Status check_strides(const RowNormForward& p) {
-  return check_row_strides({{"x", p.x}, {"residual", p.residual}, {"gate", p.gate}, {"y", p.y}, {"residual_out", p.residual_out},
-                            {"mean", p.mean}, {"rstd", p.rstd}});
-}
-
 Status launch_prepared(const Prepared& p, Stream stream) {
   if (p.empty) return {};
   if (p.plan.unit == RowUnit::streamed) return launch_streamed(p.args, p.aligned, stream);
@@ -166,14 +161,9 @@ Status launch_prepared(const Prepared& p, Stream stream) {
 
 }  // namespace
 
-Status run(const RowNormForward& p, Stream stream) {
-  if (Status s = check_strides(p); !s.ok()) return s;
-  return launch_prepared(prepare(p), stream);
-}
+Status run(const RowNormForward& p, Stream stream) { return launch_prepared(prepare(p), stream); }
 
 Status run(const RowNormForward& first, const RowNormForward& second, Stream stream) {
-  if (Status s = check_strides(first); !s.ok()) return s;
-  if (Status s = check_strides(second); !s.ok()) return s;
   const Prepared a = prepare(first), b = prepare(second);
   const bool alike = a.dtype == b.dtype && a.args.weight.dtype == b.args.weight.dtype && a.plan == b.plan;
   if (a.empty || b.empty || !a.may_be_paired() || !b.may_be_paired() || !alike) {

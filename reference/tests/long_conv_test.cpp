@@ -44,7 +44,7 @@ TEST(LongConv, IsTheShortConvolutionOfReversedTaps) {
   EXPECT_EQ(t["y"], s["y"]);
 }
 
-// fla's filters longer than L + 1 reach the future: tap 2 L - 1 meets the next token.
+// Defect 2 of the peer: its filters longer than L + 1 reach the future: tap 2 L - 1 meets the next token.
 TEST(LongConv, SeesTheFutureOnlyWhereAskedTo) {
   Tensors<double> t;
   LongConvForward a = forward(t, 8, {});

@@ -24,8 +24,8 @@ inline constexpr float kFp8SmallestMaximum = 1e-10f;
 //
 // M tokens, G heads, N elements. Every [M, G, N] tensor may be passed as [M, N] when G = 1, [M, G, B] then as [M, B].
 // Outer strides are free; those of scale all are: column-major scales, as TMA products want them, are strides {1, M'}.
-// Errors: as validation (status.h); unsupported_shape when N is 0 or near 2^31, and for blocks of several heads where N is
-// no multiple of 128: blocks run over the row of all heads, and would lie in two.
+// Errors: as validation (status.h); bad_stride for rows 2^32 elements apart; unsupported_shape when N is 0 or near 2^31, and
+// for blocks of several heads where N is no multiple of 128: blocks run over the row of all heads, and would lie in two.
 // Deterministic; the bits of a token do not depend on the other tokens. No workspace. Micikevicius et al. 2022, 2209.05433.
 struct QuantizeFp8Forward {
   Tensor x;      // [M, G, N] f32/f16/bf16

@@ -11,7 +11,8 @@ namespace fla {
 //
 // Not x / max(|x|, eps): at |x| = 0.003 and eps = 1e-6 the length of y is 0.949. [M, G, N] and strides as in norm.h.
 // Deterministic; the bits of a row do not depend on the other rows. No workspace.
-// Errors: as validation (status.h), naming the field; invalid_argument for eps; unsupported_shape for N = 0.
+// Errors: as validation (status.h), naming the field; invalid_argument for eps; unsupported_shape for N = 0;
+// bad_stride for rows 2^32 elements apart.
 struct L2NormForward {
   Tensor x;           // [M, G, N] f32/f16/bf16
   Tensor y;           // [M, G, N] any float (normally x's); may be exactly x

@@ -32,7 +32,7 @@ inline constexpr const char* kNormKinds[] = {"layer", "rms"};
 // Deterministic; the bits of a row do not depend on the other rows or their number. Needs no workspace.
 // Errors: as validation (status.h), shape_mismatch or unsupported_dtype naming the field; invalid_argument
 // for eps, weight_offset or kind; unsupported_combination for a residual_out without residual that is not the f32
-// copy of a 16-bit x; unsupported_shape when N is 0 or near 2^31.
+// copy of a 16-bit x; unsupported_shape when N is 0 or near 2^31, or for 2^32 rows; bad_stride for rows 2^32 elements apart.
 template <NormKind kKind, bool kPerGroup>
 struct NormForward {
   Tensor x;             // [M, G, N] f32/f16/bf16

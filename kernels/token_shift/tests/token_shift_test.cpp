@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <vector>
 
 namespace fla {
@@ -84,13 +85,45 @@ TEST(TokenShift, MixesOfPiecesAreThoseOfTheWhole) {
   }
 }
 
+// Defects 1 and 4 of the peer: packs of as many tokens as sequences are taken for decoding, and the caches of short and empty
+// sequences are never written. Here a sequence of no token hands on what it was given, one of a token hands on that.
+TEST(TokenShift, PacksThatLookLikeDecodeAreNotAndEveryCacheIsWritten) {
+  for (const int32_t middle : {0, 1, 2}) {
+    Bits x = numbers(8), cache = numbers(9), y, cache_out, from, to, dx, dcache;
+    int32_t offsets[] = {0, middle, 2};
+    const Tensor cu_seqlens = dense(offsets, DType::i32, {3});
+    const auto caches = [](Bits& b) { return dense(b.data, DType::bf16, {2, D}); };
+    ASSERT_TRUE(run(TokenShiftForward{.x = tokens(x, 0, 2), .cache = caches(cache), .cu_seqlens = cu_seqlens, .y = tokens(y, 0, 2),
+                                      .cache_out = caches(cache_out)}, {}, {}).ok());
+    for (int n = 0; n < 2; ++n) {
+      Bits alone, last;
+      const int64_t begin = offsets[n], count = offsets[n + 1] - begin;
+      const auto own = [n](Bits& b) { return dense(b.data + n * D, DType::bf16, {1, D}); };
+      ASSERT_TRUE(run(TokenShiftForward{.x = tokens(x, begin, count), .cache = own(cache), .cu_seqlens = {},
+                                        .y = tokens(alone, begin, count), .cache_out = row(last)}, {}, {}).ok());
+      EXPECT_TRUE(std::equal(y.data + begin * D, y.data + (begin + count) * D, alone.data + begin * D)) << middle << " " << n;
+      EXPECT_TRUE(std::equal(last.data, last.data + D, cache_out.data + n * D)) << middle << " " << n;
+      const uint16_t* expected = count == 0 ? cache.data + n * D : x.data + (begin + count - 1) * D;
+      EXPECT_TRUE(std::equal(last.data, last.data + D, expected)) << middle << " " << n;
+    }
+    from = numbers(10), to = numbers(11);
+    ASSERT_TRUE(run(TokenShiftBackward{.cu_seqlens = cu_seqlens, .dy = tokens(from, 0, 2), .dcache_out = caches(to),
+                                       .dx = tokens(dx, 0, 2), .dcache = caches(dcache)}, {}, {}).ok());
+    for (int n = 0; n < 2; ++n) {
+      const bool empty = offsets[n] == offsets[n + 1];
+      const uint16_t* expected = empty ? to.data + n * D : from.data + offsets[n] * D;  // dcache = dy of the first token
+      EXPECT_TRUE(std::equal(dcache.data + n * D, dcache.data + (n + 1) * D, expected)) << middle << " " << n;
+    }
+  }
+}
+
 TEST(TokenShift, RefusesWhatTheSpecificationRefuses) {
   Bits x, y, cache;
   int32_t offsets[] = {0, 2, 4};
   const Tensor cu_seqlens = dense(offsets, DType::i32, {3});
   const auto code = [](const TokenShiftForward& a) { return run(a, {}, {}).code; };
   const Tensor two_rows = dense(x.data, DType::bf16, {2, 4, D}), out = dense(y.data, DType::bf16, {2, 4, D});
-  EXPECT_EQ(code({two_rows, {}, cu_seqlens, out, {}}), StatusCode::shape_mismatch);
+  EXPECT_EQ(code({two_rows, {}, cu_seqlens, out, {}}), StatusCode::shape_mismatch);  // defect 7 of the peer's convolutions
   EXPECT_EQ(code({two_rows, {}, {}, two_rows, {}}), StatusCode::aliasing);
   EXPECT_EQ(code({two_rows, row(cache), {}, out, {}}), StatusCode::shape_mismatch);
   TokenShiftMixForward many;
