@@ -44,9 +44,10 @@ TEST(RowPlan, TheRingFitsAMultiprocessorAndKeepsTwoStages) {
       BackwardShape shape = shape_of(100000, chunks, streams);
       shape.gated = streams == 3;
       const BackwardPlan plan = plan_row_backward(shape);
-      if (plan.unit != RowUnit::block) continue;
+      ASSERT_EQ(plan.unit, RowUnit::block) << chunks << " chunks, " << streams << " streams";
       EXPECT_GE(plan.stages, 2);
-      EXPECT_LE(plan.stages * plan.slice_chunks * 16 * streams, kSharedPerMultiprocessor);
+      EXPECT_LE(plan.stages * plan.slice_chunks * 16 * streams + plan.gate_bytes, kSharedPerMultiprocessor - 2048);
+      EXPECT_EQ(plan.gate_bytes > 0, shape.gated && plan.vectors > 1);
       EXPECT_GE(int64_t{plan.threads} * plan.vectors, plan.slice_chunks);
       EXPECT_GE(plan.slice_chunks * plan.cluster, chunks);
       EXPECT_LT(plan.slice_chunks * (plan.cluster - 1), chunks);
