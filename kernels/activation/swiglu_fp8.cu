@@ -47,8 +47,8 @@ bool is_one_kernel(const SwigluFp8Forward& a) {
 }  // namespace
 
 Status check(const SwigluFp8Forward& a) {
-  if (Status s = check_row_strides({{"x", a.x}, {"y", a.y}, {"z", a.z}, {"q", a.q}, {"scale", a.scale}}); !s.ok()) return s;
-  return check_fp8_rows("x", a.x, a.scaling);
+  return first_error({check_row_strides({{"x", a.x}, {"y", a.y}, {"z", a.z}, {"q", a.q}, {"scale", a.scale}}),
+                      check_fp8_rows("x", a.x, a.scaling)});
 }
 
 size_t workspace_bytes(const SwigluFp8Forward& a) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <initializer_list>
 
 #include "fla/status.h"
 #include "fla/tensor.h"
@@ -60,6 +61,12 @@ Status error(StatusCode code, const char* format, A... args) {
   if constexpr (sizeof...(args) == 0) std::snprintf(s.text, sizeof s.text, "%s", format);
   else std::snprintf(s.text, sizeof s.text, format, args...);
   return s;
+}
+
+inline Status first_error(std::initializer_list<Status> all) {
+  for (const Status& s : all)
+    if (!s.ok()) return s;
+  return {};
 }
 
 }  // namespace fla::detail

@@ -39,10 +39,4 @@ inline Status check_weight_gradient(const char* name, const Tensor& gradient, DT
                name_of(weight));
 }
 
-inline Status first_error(std::initializer_list<Status> all) {
-  for (const Status& s : all)
-    if (!s.ok()) return s;
-  return {};
-}
-
 }  // namespace fla::detail

@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "common/dispatch.h"
 #include "common/vector.cuh"
 #include "norm/gate.cuh"
 #include "norm/row_operand.cuh"
@@ -150,7 +151,8 @@ struct Parameters {
 };
 
 // Weights and biases of the same vectors, packed and of one dtype. Absent ones are ones and zeros: a test for each vector
-// would part the loads.
+// would part the loads. They are fetched beside the row where few registers hold them (a trip to L2 after the reduction would
+// cost as much as the row itself when there are few rows), else with each vector.
 template <class W, int kWidth, int kCount, Form kForm>
 struct HeldParameters {
   static constexpr bool kBias = !kIsPlain<kForm>;
@@ -198,10 +200,6 @@ FLA_DEVICE Parameters<kWidth> parameters_of_vector(const ForwardArgs& a, uint32_
 template <class W, int kWidth, Form kForm>
 inline constexpr int kParameterRegisters = kWidth * static_cast<int>(sizeof(W)) / (kIsPlain<kForm> ? 4 : 2);
 
-// When they are fetched: beside the row where few registers hold them (a trip to L2 after the reduction would cost as much
-// as the row itself when there are few rows), else with each vector.
-enum class Fetch { beside_row, with_vector };
-
 // The gate of the same vectors.
 template <class T, int kVectors, bool kPresent>
 struct HeldGate {
@@ -243,14 +241,10 @@ FLA_DEVICE void store_statistic(const ForwardArgs& a, RowAt row, const RowStatis
 }
 
 // Calls f with the dtype of y, where that is T, or with void: asked once, not at every vector.
-template <class Out>
-struct OutputTag {
-  using type = Out;
-};
 template <class T, Form kForm, class F>
 FLA_DEVICE void with_output_dtype(const ForwardArgs& a, F&& f) {
-  if (kIsPlain<kForm> || a.y.data.dtype == kDTypeOf<T>) f(OutputTag<T>{});
-  else if constexpr (!kIsPlain<kForm>) f(OutputTag<void>{});
+  if (kIsPlain<kForm> || a.y.data.dtype == kDTypeOf<T>) f(TypeTag<T>{});
+  else if constexpr (!kIsPlain<kForm>) f(TypeTag<void>{});
 }
 
 // Writes y (and the stored sum) of one vector of a row, where it is `inside`. `gate` is read where `gated`.

@@ -7,6 +7,7 @@
 #include "fla/validate.h"
 #include "norm/row_norm.h"
 #include "norm/row_operand.cuh"
+#include "norm/row_plan.h"
 
 namespace fla {
 namespace {
@@ -111,13 +112,11 @@ Status check_forward(const A& a) {
       return error(StatusCode::invalid_argument, "residual: given with gate_order before");
     if (Status s = check_row_strides({{"gate", a.gate}}); !s.ok()) return s;
   }
-  if (Status s = check_row_strides({{"x", a.x}, {"residual", a.residual}, {"y", a.y}, {"residual_out", a.residual_out},
-                                    {"mean", a.mean}, {"rstd", a.rstd}});
-      !s.ok())
-    return s;
   if (a.residual_out && !a.residual && a.x.dtype == DType::f32)
     return error(StatusCode::unsupported_combination, "residual_out: without residual it would copy an f32 x");
-  return check_extent("x", a.x);
+  return first_error({check_row_strides({{"x", a.x}, {"residual", a.residual}, {"y", a.y}, {"residual_out", a.residual_out},
+                                         {"mean", a.mean}, {"rstd", a.rstd}}),
+                      check_extent("x", a.x)});
 }
 
 template <class A>
@@ -133,13 +132,11 @@ Status check_backward(const A& a) {
       return error(StatusCode::invalid_argument, "dresidual: asked for with gate_order before");
     if (Status s = check_row_strides({{"gate", a.gate}, {"dgate", a.dgate}}); !s.ok()) return s;
   }
-  if (Status s = check_row_strides({{"x", a.x}, {"residual_out", a.residual_out}, {"mean", a.mean}, {"rstd", a.rstd},
-                                    {"dy", a.dy}, {"dresidual_out", a.dresidual_out}, {"dx", a.dx}, {"dresidual", a.dresidual},
-                                    {"y", a.y}});
-      !s.ok())
-    return s;
   if (!asked) return error(StatusCode::invalid_argument, "dx: no output is asked for");
-  return check_extent("x", a.x ? a.x : a.residual_out);
+  return first_error({check_row_strides({{"x", a.x}, {"residual_out", a.residual_out}, {"mean", a.mean}, {"rstd", a.rstd},
+                                         {"dy", a.dy}, {"dresidual_out", a.dresidual_out}, {"dx", a.dx},
+                                         {"dresidual", a.dresidual}, {"y", a.y}}),
+                      check_extent("x", a.x ? a.x : a.residual_out)});
 }
 
 template <class A>
@@ -178,26 +175,20 @@ template <NormKind kKind>
 Status run(const GatedNormBackward<kKind>& a, Workspace w, Stream stream) { return run_backward(a, w, stream); }
 
 Status check(const QkNormForward& a) {
-  if (Status s = check_row_strides({{"q", a.q}, {"k", a.k}, {"q_out", a.q_out}, {"k_out", a.k_out}, {"q_rstd", a.q_rstd},
-                                    {"k_rstd", a.k_rstd}});
-      !s.ok())
-    return s;
-  if (Status s = check_extent("q", a.q); !s.ok()) return s;
-  return check_extent("k", a.k);
+  return first_error({check_row_strides({{"q", a.q}, {"k", a.k}, {"q_out", a.q_out}, {"k_out", a.k_out}, {"q_rstd", a.q_rstd},
+                                         {"k_rstd", a.k_rstd}}),
+                      check_extent("q", a.q), check_extent("k", a.k)});
 }
 Status run(const QkNormForward& a, Workspace, Stream stream) {
   if (Status s = validate(a); !s.ok()) return s;
   return run(lower_forward(q_norm(a)), lower_forward(k_norm(a)), stream);
 }
 Status check(const QkNormBackward& a) {
-  if (Status s = check_row_strides({{"q", a.q}, {"k", a.k}, {"q_rstd", a.q_rstd}, {"k_rstd", a.k_rstd}, {"dq_out", a.dq_out},
-                                    {"dk_out", a.dk_out}, {"dq", a.dq}, {"dk", a.dk}});
-      !s.ok())
-    return s;
   if (!a.dq && !a.dq_weight) return error(StatusCode::invalid_argument, "dq: no output is asked for");
   if (!a.dk && !a.dk_weight) return error(StatusCode::invalid_argument, "dk: no output is asked for");
-  if (Status s = check_extent("q", a.q); !s.ok()) return s;
-  return check_extent("k", a.k);
+  return first_error({check_row_strides({{"q", a.q}, {"k", a.k}, {"q_rstd", a.q_rstd}, {"k_rstd", a.k_rstd}, {"dq_out", a.dq_out},
+                                         {"dk_out", a.dk_out}, {"dq", a.dq}, {"dk", a.dk}}),
+                      check_extent("q", a.q), check_extent("k", a.k)});
 }
 size_t workspace_bytes(const QkNormBackward& a) {
   const size_t q = workspace_bytes(lower_backward(q_norm(a))), k = workspace_bytes(lower_backward(k_norm(a)));
@@ -211,13 +202,11 @@ Status run(const QkNormBackward& a, Workspace workspace, Stream stream) {
 }
 
 Status check(const L2NormForward& a) {
-  if (Status s = check_row_strides({{"x", a.x}, {"y", a.y}, {"rstd", a.rstd}}); !s.ok()) return s;
-  return check_extent("x", a.x);
+  return first_error({check_row_strides({{"x", a.x}, {"y", a.y}, {"rstd", a.rstd}}), check_extent("x", a.x)});
 }
 Status run(const L2NormForward& a, Workspace, Stream stream) { return run_forward(a, stream); }
 Status check(const L2NormBackward& a) {
-  if (Status s = check_row_strides({{"y", a.y}, {"rstd", a.rstd}, {"dy", a.dy}, {"dx", a.dx}}); !s.ok()) return s;
-  return check_extent("y", a.y);
+  return first_error({check_row_strides({{"y", a.y}, {"rstd", a.rstd}, {"dy", a.dy}, {"dx", a.dx}}), check_extent("y", a.y)});
 }
 Status run(const L2NormBackward& a, Workspace w, Stream stream) { return run_backward(a, w, stream); }
 

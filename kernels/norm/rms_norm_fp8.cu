@@ -57,9 +57,8 @@ Status launch_fused(Fused& f, Stream stream) {
 }  // namespace
 
 Status check(const RmsNormFp8Forward& a) {
-  if (Status s = check(norm_of(a, a.y)); !s.ok()) return s;
-  if (Status s = check_row_strides({{"q", a.q}, {"scale", a.scale}}); !s.ok()) return s;
-  return check_fp8_rows("x", a.x, a.scaling);
+  return first_error({check(norm_of(a, a.y)), check_row_strides({{"q", a.q}, {"scale", a.scale}}),
+                      check_fp8_rows("x", a.x, a.scaling)});
 }
 
 size_t workspace_bytes(const RmsNormFp8Forward& a) {

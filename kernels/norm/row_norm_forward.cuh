@@ -51,9 +51,7 @@ FLA_DEVICE void forward_lanes(const ForwardArgs& a, uint32_t block) {
     held[i].read(a, rows[i], lane, lanes, end);
     gate[i].read(a, rows[i], lane, lanes, end);
   }
-  constexpr Fetch kFetch =
-      kVectors * kParameterRegisters<W, kWidth, kForm> <= 16 ? Fetch::beside_row : Fetch::with_vector;
-  constexpr bool kBeside = kFetch == Fetch::beside_row;
+  constexpr bool kBeside = kVectors * kParameterRegisters<W, kWidth, kForm> <= 16;
   HeldParameters<W, kWidth, kBeside ? kVectors : 1, kForm> parameters;
   if constexpr (kBeside) parameters.read(a, first.g, lane, lanes, vectors);
   float sums[kTurns], means[kTurns] = {};
@@ -109,10 +107,6 @@ FLA_KERNEL void FLA_BOUNDS(128, (resident_lane_blocks<T, NoSecond, W, kVectors, 
   else forward_lanes<T, NoSecond, W, kVectors, Form::rms>(p.second, blockIdx.x - p.split);
 }
 
-template <int kVectors, Form kForm>
-inline constexpr Fetch kBlockFetch =
-    kIsPlain<kForm> && kVectors <= 2 ? Fetch::beside_row : Fetch::with_vector;
-
 template <int kVectors>
 inline constexpr int kMostThreads = kVectors > 2 ? 512 : 256;
 
@@ -135,7 +129,7 @@ FLA_KERNEL void FLA_BOUNDS(kMostThreads<kVectors>, (resident_blocks<T, S, W, kVe
   const RowAt row = row_at<kForm>(a, blockIdx.x);
   const int vectors = a.columns / kWidth;
   RowInRegisters<T, S, kVectors> held;
-  constexpr bool kBeside = kBlockFetch<kVectors, kForm> == Fetch::beside_row;
+  constexpr bool kBeside = kIsPlain<kForm> && kVectors <= 2;
   HeldParameters<W, kWidth, kBeside ? kVectors : 1, kForm> parameters;
   HeldGate<T, kVectors, kHasGate<kForm>> gate;
   held.read(a, row, thread, threads, vectors);
@@ -158,7 +152,7 @@ FLA_KERNEL void FLA_BOUNDS(kMostThreads<kVectors>, (resident_blocks<T, S, W, kVe
   auto write = [&](auto tag) {
     write_row<typename decltype(tag)::type, kForm, !kBeside>(a, held, parameters_of, gate, row, s, thread, threads, vectors);
   };
-  if constexpr (kVectors > 2 && !std::is_same_v<S, NoSecond>) write(OutputTag<void>{});  // registers are short
+  if constexpr (kVectors > 2 && !std::is_same_v<S, NoSecond>) write(TypeTag<void>{});  // registers are short
   else with_output_dtype<T, kForm>(a, write);
 }
 

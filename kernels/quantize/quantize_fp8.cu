@@ -111,8 +111,7 @@ Status detail::check_fp8_rows(const char* name, const Tensor& rows, Fp8Scaling s
 }
 
 Status check(const QuantizeFp8Forward& a) {
-  if (Status s = check_row_strides({{"x", a.x}, {"q", a.q}, {"scale", a.scale}}); !s.ok()) return s;
-  return check_fp8_rows("x", a.x, a.scaling);
+  return first_error({check_row_strides({{"x", a.x}, {"q", a.q}, {"scale", a.scale}}), check_fp8_rows("x", a.x, a.scaling)});
 }
 
 size_t workspace_bytes(const QuantizeFp8Forward&) { return 0; }
