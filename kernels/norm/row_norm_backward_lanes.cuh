@@ -13,7 +13,7 @@ namespace fla::detail {
 
 inline constexpr int kLanesThreads = 256;
 
-inline constexpr int kLanesDepth = 2;  // rows in the ring; more are no faster
+inline constexpr int kLanesDepth = 2;  // rows in the ring; more are no faster (and kMostRowStep says how many there may be)
 
 // One row's operands as one lane holds them.
 template <class U, class Y, int kVectors>

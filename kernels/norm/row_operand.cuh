@@ -27,9 +27,6 @@ struct RowAt {
   }
 };
 
-// Rows are counted in 32 bits: a division of 64 is a call, and a wide number for every row takes registers.
-inline constexpr int64_t kMostRows = 0xfff00000;  // room for the steps of persistent blocks
-
 // How many rows there are and how their number splits into (m, g).
 struct RowGrid {
   int64_t rows = 0;

@@ -10,6 +10,10 @@ namespace fla::detail {
 
 inline constexpr int64_t kSharedPerMultiprocessor = 227 * 1024;
 
+// Rows are counted in 32 bits: a division of 64 is a call, and a wide number for every row takes registers. Persistent lanes
+// look up to three of their steps beyond the last row, for which there is room.
+inline constexpr int64_t kMostRows = 0xfff00000, kMostRowStep = ((int64_t{1} << 32) - kMostRows) / 4;
+
 enum class RowUnit : int32_t { lanes, block, streamed };
 
 struct RowPlan {
@@ -138,7 +142,8 @@ constexpr BackwardPlan plan_row_backward(const BackwardShape& shape) {
     const int64_t blocks = plan.vectors == (shape.gated ? 1 : 2) ? 2 : 1;
     plan.parts = in_multiples(parts_for(shape.rows, slots, blocks * kMultiprocessors), groups / std::gcd(groups, slots));
     plan.sums_per_part = slots % groups == 0 ? groups : slots;
-    return plan;
+    if (plan.parts * slots <= kMostRowStep) return plan;
+    return streamed_row_backward(shape.rows / groups, chunks * 8 * groups);  // thousands of groups of parameters
   }
   const BackwardPlan streamed = streamed_row_backward(shape.rows / groups, chunks * 8 * groups);
   // A block has registers for the column sums of 1024 chunks: longer rows are split over a cluster.

@@ -69,6 +69,21 @@ TEST(RowPlan, APartMeetsTheSameGroupsInEveryTurn) {
   }
 }
 
+TEST(RowPlan, StepsOfLanesStayWithin32Bits) {
+  for (int64_t groups : {1, 1000, 4097, 4099, 1 << 20, (1 << 24) + 1}) {
+    for (int64_t chunks : {1, 8, 64}) {
+      BackwardShape shape = shape_of(groups * 3, chunks);
+      shape.parameter_groups = groups;
+      const BackwardPlan plan = plan_row_backward(shape);
+      if (plan.unit == RowUnit::lanes) {
+        EXPECT_LE(kMostRows + 4 * plan.parts * (plan.threads >> plan.lanes_log2), int64_t{1} << 32) << groups;
+      }
+      if (groups <= 1000) EXPECT_EQ(plan.unit, RowUnit::lanes) << groups << " " << chunks;
+      if (groups == (1 << 24) + 1) EXPECT_EQ(plan.unit, RowUnit::streamed) << chunks;
+    }
+  }
+}
+
 TEST(RowPlan, PartsFollowTheRows) {
   EXPECT_EQ(parts_for(0, 1, 264), 1);
   EXPECT_EQ(parts_for(1, 1, 264), 1);
