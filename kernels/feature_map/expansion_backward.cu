@@ -154,10 +154,7 @@ FLA_KERNEL void FLA_BOUNDS(kExpansionThreads, 3) expand_backward_kernel(FLA_PARA
   }
 }
 
-bool is_narrow(const ExpansionBackward& e) {
-  const ExpansionColumns& c = e.columns;
-  return c.width == kNarrowWidth && c.squares && c.triangle && !c.partner && size_of(e.x.dtype) == 2 && e.dout.dtype == e.x.dtype;
-}
+bool is_narrow(const ExpansionBackward& e) { return is_narrow(e.columns, e.x, e.dout); }
 
 struct Plan {
   int tile_rows = 1;

@@ -133,10 +133,8 @@ FLA_KERNEL void FLA_BOUNDS(kExpansionThreads, 4) expand_kernel(FLA_PARAMETERS Fo
 }
 
 bool is_narrow(const Expansion& e) {
-  const ExpansionColumns& c = e.columns;
   const bool dense = e.out.size[0] == 1 || e.out.stride[0] == e.out.size[1];
-  return c.width == kNarrowWidth && c.squares && c.triangle && !c.partner && size_of(e.x.dtype) == 2 && e.out.dtype == e.x.dtype &&
-         dense && reinterpret_cast<uintptr_t>(e.out.data) % 16 == 0;
+  return is_narrow(e.columns, e.x, e.out) && dense && reinterpret_cast<uintptr_t>(e.out.data) % 16 == 0;
 }
 
 }  // namespace

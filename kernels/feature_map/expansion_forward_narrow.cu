@@ -48,7 +48,7 @@ FLA_KERNEL void FLA_BOUNDS(kNarrowRows, kBlocksPerMultiprocessor) narrow_forward
   T* to = out + first_row * Columns::kCount;
   FLA_UNROLL_BY(4)
   for (int i = thread; i < elements / kWide; i += kNarrowRows) store(to + i * kWide, load<T, kWide>(staged + i * kWide));
-  for (int i = elements / kWide * kWide + thread; i < elements; i += kNarrowRows) to[i] = staged[i];
+  for (int i = elements / kWide * kWide + thread; i < elements; i += kNarrowRows) store(to + i, load<T, 1>(staged + i));
 }
 
 template <class T, bool kAffine>

@@ -10,6 +10,11 @@ namespace fla::detail {
 
 inline constexpr int kNarrowWidth = 16, kNarrowRows = 64;
 
+// x of a taylor or rebased map, and its columns or their gradient.
+inline bool is_narrow(const ExpansionColumns& c, const Tensor& x, const Tensor& expanded) {
+  return c.width == kNarrowWidth && c.squares && c.triangle && !c.partner && size_of(x.dtype) == 2 && expanded.dtype == x.dtype;
+}
+
 // kAffine: rebased, squares and pairs; else taylor, 1, the row, squares and pairs.
 template <bool kAffine>
 struct NarrowColumns {
