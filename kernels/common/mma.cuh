@@ -94,4 +94,27 @@ FLA_DEVICE void load_matrices(const void* row, uint32_t (&words)[4]) {
 #endif
 }
 
+// The way back: lane 4 g + t leaves words[i] at elements (g, 2t) and (g, 2t + 1) of matrix i.
+FLA_DEVICE void store_matrices(void* row, const uint32_t (&words)[4]) {
+#if defined(FLA_GPU) && __CUDA_ARCH__ >= 900
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                   static_cast<uint32_t>(__cvta_generic_to_shared(row))),
+               "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
+               : "memory");
+#elif defined(FLA_GPU)
+  const int lane = static_cast<int>(threadIdx.x % kWarp);
+  FLA_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const auto there = __shfl_sync(kFullMask, reinterpret_cast<unsigned long long>(row), 8 * i + lane / 4);
+    reinterpret_cast<uint32_t*>(there)[lane % 4] = words[i];
+  }
+#else
+  emulator::check_aligned(row, 16);
+  const int lane = emulator::current_lane();
+  const emulator::WarpBoard& board = emulator::show(reinterpret_cast<uintptr_t>(row));
+  for (int i = 0; i < 4; ++i) reinterpret_cast<uint32_t*>(board.words[8 * i + lane / 4][0])[lane % 4] = words[i];
+  warp_barrier();
+#endif
+}
+
 }  // namespace fla::detail

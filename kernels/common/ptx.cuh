@@ -85,10 +85,41 @@ FLA_DEVICE void async_copy(void* shared, const void* global) {
   else
     asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(shared_address(shared)), "l"(global) : "memory");
 }
+// The same of 16 bytes; zeros where there is nothing to copy, and then `global` is not read.
+FLA_DEVICE void async_copy_or_zeros(void* shared, const void* global, bool there) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(there ? 16 : 0)
+               : "memory");
+}
 FLA_DEVICE void async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kPending>
 FLA_DEVICE void async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// Bulk stores of one thread: from shared to global memory, both aligned to 16 bytes as is the size. What this thread's warp wrote
+// to shared memory is seen once each lane has called publish_to_bulk_stores() and a barrier followed; it may be overwritten
+// once bulk_stores_wait<n>, which leaves the latest n copies under way, and another barrier have passed. Each copy is a group.
+FLA_DEVICE void publish_to_bulk_stores() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+FLA_DEVICE void bulk_store(void* global, const void* shared, uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\ncp.async.bulk.commit_group;" ::"l"(global),
+      "r"(shared_address(shared)), "r"(bytes)
+      : "memory");
+#else
+  for (uint32_t i = 0; i < bytes / 16; ++i)
+    static_cast<uint4*>(global)[i] = static_cast<const uint4*>(shared)[i];
+#endif
+}
+template <int kPending>
+FLA_DEVICE void bulk_stores_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+#endif
 }
 
 // Programmatic dependent launch: before the first access to memory that the previous kernel may touch.
@@ -142,9 +173,18 @@ template <int kBytes>
 FLA_DEVICE void async_copy(void* shared, const void* global) {
   emulator::async_copy(shared, global, kBytes);
 }
+FLA_DEVICE void async_copy_or_zeros(void* shared, const void* global, bool there) {
+  alignas(16) static constexpr unsigned char zeros[16] = {};
+  emulator::async_copy(shared, there ? global : zeros, 16);
+}
 template <int kPending>
 FLA_DEVICE void async_wait() {
   emulator::async_wait(kPending);
+}
+FLA_DEVICE void publish_to_bulk_stores() {}
+template <int kPending>
+FLA_DEVICE void bulk_stores_wait() {
+  emulator::bulk_stores_wait(kPending);
 }
 using emulator::TransactionBarrier;
 using emulator::async_commit;
@@ -155,6 +195,7 @@ using emulator::barrier_init;
 using emulator::barrier_wait;
 using emulator::bulk_commit;
 using emulator::bulk_load;
+using emulator::bulk_store;
 using emulator::cluster_barrier;
 using emulator::cluster_rank;
 using emulator::cluster_store;

@@ -1,5 +1,6 @@
 #include "emulator/async_copies.h"
 
+#include "emulator/access_watch.h"
 #include "emulator/machine.h"
 #include "emulator/sanitizers.h"
 
@@ -39,6 +40,19 @@ const char* AsyncCopies::record(const PendingCopy& copy, const SharedArena& aren
   return nullptr;
 }
 
+const char* AsyncCopies::record_store(const PendingCopy& copy, const SharedArena& arena) {
+  if (copy.bytes % 16 != 0 || !is_aligned(copy.to, 16) || !is_aligned(copy.from, 16))
+    return "an address or the size of a bulk store is not a multiple of 16";
+  if (!arena.contains(copy.from, copy.bytes)) return "a bulk store comes from outside shared memory";
+  if (is_forbidden(copy.to, copy.bytes)) return "a bulk store writes outside its buffer";
+  const Bookkeeping unseen;
+  on_store(copy.to, copy.bytes);
+  note_read(copy.from, copy.bytes);
+  note_write(copy.to, copy.bytes);
+  groups_.push_back({copy});
+  return nullptr;
+}
+
 void AsyncCopies::commit() {
   const Bookkeeping unseen;
   groups_.push_back(std::move(open_));
@@ -66,6 +80,17 @@ void async_commit(CallSite site) { machine_of_kernel(site).lane().copies.commit(
 void async_wait(int pending, CallSite site) {
   Machine& machine = machine_of_kernel(site);
   if (const char* problem = machine.lane().copies.wait(pending)) machine.fail(problem, site);
+}
+
+void bulk_store(void* global, const void* shared, uint32_t bytes, CallSite site) {
+  Machine& machine = machine_of_kernel(site);
+  if (const char* problem = machine.lane().stores.record_store({global, shared, bytes}, machine.arena()))
+    machine.fail(problem, site);
+}
+
+void bulk_stores_wait(int pending, CallSite site) {
+  Machine& machine = machine_of_kernel(site);
+  if (const char* problem = machine.lane().stores.wait(pending)) machine.fail(problem, site);
 }
 
 }  // namespace fla::detail::emulator

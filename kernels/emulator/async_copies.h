@@ -14,6 +14,7 @@ class AsyncCopies {
  public:
   void clear();
   const char* record(const PendingCopy& copy, const SharedArena& arena);
+  const char* record_store(const PendingCopy& copy, const SharedArena& arena);  // to global memory, a group of its own
   void commit();
   const char* wait(int pending);  // moves the bytes of all groups but the latest `pending`
   bool empty() const;

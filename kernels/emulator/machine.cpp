@@ -128,6 +128,7 @@ void Machine::start_threads() {
   }
   for (int i = 0; i < threads_; ++i) {
     lanes_[i].copies.clear();
+    lanes_[i].stores.clear();
     lanes_[i].fiber.start(&Machine::thread_main, static_cast<unsigned>(i));
     set_ready(lanes_[i]);
   }
@@ -140,6 +141,7 @@ void Machine::thread_main() {
   try {
     machine.body_.call(machine.body_.object);
     if (!lane.copies.empty()) machine.fail("the thread ended with asynchronous copies that it did not wait for", {});
+    if (!lane.stores.empty()) machine.fail("the thread ended with bulk stores that it did not wait for", {});
   } catch (...) {
     machine.exception_ = std::current_exception();
   }

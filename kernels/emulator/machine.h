@@ -35,7 +35,7 @@ struct Lane {
   int source = 0;
   uint64_t value = 0;
   int rendezvous = 0;
-  AsyncCopies copies;
+  AsyncCopies copies, stores;  // to shared memory, and back
 };
 
 struct Warp {

@@ -122,6 +122,10 @@ void async_copy(void* shared, const void* global, uint32_t bytes, CallSite site 
 void async_commit(CallSite site = CallSite::current());
 void async_wait(int pending, CallSite site = CallSite::current());
 
+// Bulk stores of one thread. The bytes move when they are waited for: a slot overwritten before shows in what was stored.
+void bulk_store(void* global, const void* shared, uint32_t bytes, CallSite site = CallSite::current());
+void bulk_stores_wait(int pending, CallSite site = CallSite::current());
+
 inline void atomic_add(int64_t* address, int64_t value) {
   __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }

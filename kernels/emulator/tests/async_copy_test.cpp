@@ -61,5 +61,46 @@ TEST(AsyncCopy, BrokenRulesAreNamed) {
   expect_fault<AsyncFault::left_behind>("did not wait for");
 }
 
+using planted::StoreFault;
+
+template <StoreFault kFault>
+Status run_stores(std::vector<float>& y) {
+  std::vector<float> x(planted::kAsyncRows * kWarp + 1);
+  std::iota(x.begin(), x.end(), 0.0f);
+  y.assign(x.size(), 0.0f);
+  return launch<&planted::out_of_ring<kFault>>({.block = kWarp, .shared_bytes = 2 * kWarp * sizeof(float)}, x.data(), y.data());
+}
+
+template <StoreFault kFault>
+void expect_store_fault(const std::string& problem) {
+  std::vector<float> y;
+  const KernelFault fault = fault_of([&] { return run_stores<kFault>(y); });
+  EXPECT_TRUE(contains(fault.problem(), problem)) << fault.what();
+}
+
+template <StoreFault kFault>
+bool stores_are_right() {
+  std::vector<float> y;
+  EXPECT_TRUE(run_stores<kFault>(y).ok());
+  for (size_t i = 0; i + 1 < y.size(); ++i)
+    if (y[i] != 2.0f * static_cast<float>(i)) return false;
+  return true;
+}
+
+TEST(BulkStore, AWarpsRingIsRightUnderEverySchedule) {
+  for (Schedule schedule : kAllSchedules) {
+    const UseSettings use(with_schedule(schedule));
+    EXPECT_TRUE(stores_are_right<StoreFault::none>());
+  }
+}
+
+TEST(BulkStore, ASlotWrittenTooEarlyShowsInWhatWasStored) { EXPECT_FALSE(stores_are_right<StoreFault::no_wait>()); }
+
+TEST(BulkStore, BrokenRulesAreNamed) {
+  expect_store_fault<StoreFault::misaligned_target>("not a multiple of 16");
+  expect_store_fault<StoreFault::outside_shared>("outside shared memory");
+  expect_store_fault<StoreFault::left_behind>("did not wait for");
+}
+
 }  // namespace
 }  // namespace fla::detail::emulator_tests

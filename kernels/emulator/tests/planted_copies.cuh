@@ -115,4 +115,32 @@ FLA_KERNEL void through_own_ring(const float* x, float* y) {
   }
 }
 
+// A warp's ring of two slots, emptied by bulk stores.
+enum class StoreFault {
+  none,
+  no_wait,  // before a slot is written again
+  misaligned_target,
+  outside_shared,
+  left_behind,
+};
+
+// y = 2 x, a float per thread and row.
+template <StoreFault kFault>
+FLA_KERNEL void out_of_ring(const float* x, float* y) {
+  float* slots = shared_memory<float>();
+  const int lane = static_cast<int>(threadIdx.x);
+  for (int row = 0; row < kAsyncRows; ++row) {
+    float* slot = slots + row % 2 * kWarp;
+    if (kFault != StoreFault::no_wait && lane == 0) bulk_stores_wait<1>();
+    warp_barrier();
+    slot[lane] = 2 * load_float(x + row * kWarp + lane);
+    publish_to_bulk_stores();
+    warp_barrier();
+    if (lane != 0) continue;
+    bulk_store(y + row * kWarp + (kFault == StoreFault::misaligned_target ? 1 : 0),
+               slot + (kFault == StoreFault::outside_shared ? 2 * kWarp : 0), kWarp * sizeof(float));
+  }
+  if (kFault != StoreFault::left_behind && lane == 0) bulk_stores_wait<0>();
+}
+
 }  // namespace fla::detail::planted
