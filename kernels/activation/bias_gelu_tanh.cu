@@ -207,8 +207,7 @@ size_t workspace_bytes(const BiasGeluTanhBackward& a) {
 
 Status run(const BiasGeluTanhBackward& a, Workspace workspace, Stream stream) {
   if (Status s = validate(a); !s.ok()) return s;
-  const int64_t columns = a.x.size[1];
-  if (empty(a.x)) return finish_columns(column_target(nullptr, a.dbias), 0, columns, stream);
+  if (empty(a.x)) return finish_columns(column_target(nullptr, a.dbias), 0, stream);
   if (!a.dbias) return launch_columns<Pass::backward>(plan_of_dx(a), a.x, a.dy, a.bias, a.dx, nullptr, stream);
   if (Status s = check_workspace(workspace, workspace_bytes(a)); !s.ok()) return s;
 
@@ -220,7 +219,7 @@ Status run(const BiasGeluTanhBackward& a, Workspace workspace, Stream stream) {
   if (!done.ok()) return done;
   if (!together)  // last, because dx may be written over dy
     if (Status s = launch_columns<Pass::backward>(dx, a.x, a.dy, a.bias, a.dx, nullptr, stream); !s.ok()) return s;
-  return finish_columns(column_target(partials, a.dbias), sums.blocks_down, columns, stream);
+  return finish_columns(column_target(partials, a.dbias), sums.blocks_down, stream);
 }
 
 }  // namespace fla

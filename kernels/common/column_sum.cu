@@ -27,14 +27,16 @@ FLA_DEVICE void load_partials(const float* partials, int64_t columns, int64_t co
 
 template <bool kVector>
 FLA_KERNEL void FLA_BOUNDS(kThreads, 4)
-    finish_columns_kernel(ColumnTarget first, ColumnTarget second, int64_t parts, int64_t columns) {
-  const ColumnTarget& target = blockIdx.y == 0 ? first : second;
+    finish_columns_kernel(FLA_PARAMETERS ColumnTargets targets, int64_t parts) {
+  const ColumnTarget& target = targets.of[blockIdx.y];
+  const int64_t columns = target.columns;
   float* sums = shared_memory<float>();
   const int thread = static_cast<int>(threadIdx.x), quad = thread % kQuads, lane = thread / kQuads;
   const int64_t base = static_cast<int64_t>(blockIdx.x) * kColumns, column = base + quad * kWidth;
   float sum[kWidth] = {};
+  release_dependents();
   wait_for_predecessor();
-  if (column < columns && target.out) {
+  if (column < columns) {
     FLA_UNROLL_BY(8)
     for (int64_t part = lane; part < FLA_MUTATE("rms_norm.bwd: last part missing", parts, parts - 1); part += kLanes) {
       float next[kWidth];
@@ -55,7 +57,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4)
   }
   FLA_MUTATE("rms_norm.bwd: no barrier before the sum of warps", block_barrier(), void(0));
   const bool outside = FLA_MUTATE("rms_norm.bwd: a column past the last", base + thread >= columns, base + thread > columns);
-  if (thread >= kColumns || outside || !target.out) return;
+  if (thread >= kColumns || outside) return;
   float total = sums[thread];
   FLA_UNROLL
   for (int w = 1; w < FLA_MUTATE("rms_norm.bwd: a warp too few", kWarps, kWarps - 1); ++w) total += sums[w * kColumns + thread];
@@ -66,18 +68,26 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, 4)
 
 }  // namespace
 
-Status finish_columns(const ColumnTarget& first, const ColumnTarget& second, int64_t parts, int64_t columns,
-                      Stream stream) {
-  if (FLA_MUTATE("rms_norm.bwd: sums of nothing not stored", columns == 0, columns * parts == 0)) return {};
-  if (!first.out && !second.out) return {};
-  const Launch shape{.grid = divide_up(columns, kColumns),
-                     .grid_y = second.out ? 2 : 1,
+Status finish_columns(const ColumnTargets& all, int64_t parts, Stream stream) {
+  ColumnTargets targets;
+  int count = 0;
+  int64_t most = 0;
+  bool vectors = true;
+  for (const ColumnTarget& t : all.of) {
+    if (!t.out || FLA_MUTATE("rms_norm.bwd: sums of nothing not stored", t.columns == 0, t.columns * parts == 0)) continue;
+    targets.of[count++] = t;
+    if (t.columns > most) most = t.columns;
+    vectors = vectors && t.columns % kWidth == 0;
+  }
+  if (count == 0) return {};
+  const Launch shape{.grid = divide_up(most, kColumns),
+                     .grid_y = count,
                      .block = kThreads,
                      .shared_bytes = kWarps * kColumns * sizeof(float),
                      .stream = stream,
                      .dependent = true};
-  return columns % kWidth == 0 ? launch<&finish_columns_kernel<true>>(shape, first, second, parts, columns)
-                               : launch<&finish_columns_kernel<false>>(shape, first, second, parts, columns);
+  return vectors ? launch<&finish_columns_kernel<true>>(shape, targets, parts)
+                 : launch<&finish_columns_kernel<false>>(shape, targets, parts);
 }
 
 }  // namespace fla::detail

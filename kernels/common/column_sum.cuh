@@ -12,20 +12,22 @@ namespace fla::detail {
 struct ColumnTarget {
   const float* partials = nullptr;  // [parts][columns]
   AnyFloat out;                     // absent: skipped
-  int64_t inner = 1, outer_stride = 0;
+  int64_t columns = 0, inner = 1, outer_stride = 0;
   bool accumulate = false;          // onto what is there
+};
+struct ColumnTargets {
+  ColumnTarget of[4];
 };
 
 inline ColumnTarget column_target(const float* partials, const Tensor& out, bool accumulate = false) {
   const int64_t inner = out.rank > 0 ? out.size[out.rank - 1] : 1;
-  return {partials, any_float(out), inner, out.rank > 1 ? out.stride[out.rank - 2] : inner, accumulate};
+  return {partials, any_float(out), count(out), inner, out.rank > 1 ? out.stride[out.rank - 2] : inner, accumulate};
 }
 
-// Sums up to two sets of partials of the same shape in one launch. parts = 0 stores or adds zeros.
-Status finish_columns(const ColumnTarget& first, const ColumnTarget& second, int64_t parts, int64_t columns,
-                      Stream stream);
-inline Status finish_columns(const ColumnTarget& target, int64_t parts, int64_t columns, Stream stream) {
-  return finish_columns(target, {}, parts, columns, stream);
+// Sums sets of partials of as many parts in one launch. parts = 0 stores or adds zeros.
+Status finish_columns(const ColumnTargets& targets, int64_t parts, Stream stream);
+inline Status finish_columns(const ColumnTarget& target, int64_t parts, Stream stream) {
+  return finish_columns(ColumnTargets{{target}}, parts, stream);
 }
 
 // The column sums of a matrix: both stages. `partials` holds column_partials(rows) rows of `columns` floats.

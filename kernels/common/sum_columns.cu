@@ -77,7 +77,7 @@ Status sum_columns(const Tensor& matrix, const Tensor& out, float* partials, Str
     const Status s = wide ? first_stage(std::integral_constant<int, 8>{}) : first_stage(std::integral_constant<int, 1>{});
     if (!s.ok()) return s;
   }
-  return finish_columns(column_target(partials, out), parts, columns, stream);
+  return finish_columns(column_target(partials, out), parts, stream);
 }
 
 }  // namespace fla::detail

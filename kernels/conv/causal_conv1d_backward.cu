@@ -117,11 +117,8 @@ Status run(const CausalConv1dBackward& a, Workspace workspace, Stream stream) {
       args.bias_partials = reinterpret_cast<float*>(partials + (a.dweight ? partial_bytes(p, e.d * e.w) : 0));
     if (Status s = token_gradients(args, a, p, stream); !s.ok()) return s;
   }
-  if (Status s = finish_columns(column_target(args.weight_partials, a.dweight), parts, e.d * e.w, stream);
-      !s.ok())
-    return s;
-  if (Status s = finish_columns(column_target(args.bias_partials, a.dbias), parts, e.d, stream); !s.ok())
-    return s;
+  const ColumnTargets targets{{column_target(args.weight_partials, a.dweight), column_target(args.bias_partials, a.dbias)}};
+  if (Status s = finish_columns(targets, parts, stream); !s.ok()) return s;
   const int64_t slots = e.n * e.d * e.s;
   if (!a.dinitial_state || slots == 0) return {};
   return launch<&initial_state_gradient>(

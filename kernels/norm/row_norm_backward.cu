@@ -145,9 +145,8 @@ size_t workspace_bytes(const RowNormBackward& a) {
 
 Status run(const RowNormBackward& a, Workspace workspace, Stream stream) {
   const Problem p = plan(a);
-  const int64_t columns = (a.options.per_group ? p.extent.g : 1) * p.extent.n;
   const auto target = [&](const float* partials, const Tensor& out) { return column_target(partials, out, a.accumulate); };
-  if (p.rows == 0) return finish_columns(target(nullptr, a.dweight), target(nullptr, a.dbias), 0, columns, stream);
+  if (p.rows == 0) return finish_columns({{target(nullptr, a.dweight), target(nullptr, a.dbias)}}, 0, stream);
   if (Status s = check_workspace(workspace, workspace_bytes(a)); !s.ok()) return s;
 
   BackwardArgs args;
@@ -190,8 +189,7 @@ Status run(const RowNormBackward& a, Workspace workspace, Stream stream) {
       collapse_groups(*o);
   }
   if (Status s = run_problem(even, args, p, a, stream); !s.ok()) return s;
-  return finish_columns(target(args.dweight_partials, a.dweight), target(args.dbias_partials, a.dbias), p.partial_rows, columns,
-                        stream);
+  return finish_columns({{target(args.dweight_partials, a.dweight), target(args.dbias_partials, a.dbias)}}, p.partial_rows, stream);
 }
 
 }  // namespace fla::detail

@@ -321,7 +321,7 @@ Status run(const TokenShiftMixBackward& a, Workspace workspace, Stream stream) {
                                   return launch_mix<VectorChannels<typename decltype(tag)::type>>(args, p, stream);
                                 });
   if (!s.ok()) return s;
-  return finish_columns(column_target(args.partials, a.dmu), parts, args.mixes * channels, stream);
+  return finish_columns(column_target(args.partials, a.dmu), parts, stream);
 }
 
 }  // namespace fla
