@@ -6,12 +6,11 @@
 // the block's whole life and leave as one row of partial sums.
 //
 // The pace matters more than the depth: two rows in flight per block are enough. Blocks that do nothing but wait for
-// memory fill its queues until loads and stores hold each other up: an rms norm of N = 4096 takes 100 us on an H200 when
-// each row waits for its statistic, 107 us when that is asked for a row ahead, 108 us with half as many blocks again. One
-// block of 512 threads is on the other side of the optimum: there the row ahead makes 100 us out of 107, unless a further
-// stream gives it time; and so are layer norms with their two sums (N = 4096: 105 us with the row ahead, 125 without).
-// Rows of 8192 reach 82 % of a copy, and of 65536 61 %, whether two, three or four are in flight and whether or not the
-// statistic is asked for ahead; two blocks of 256 threads with four vectors each took as long, and longer in clusters.
+// memory fill its queues until loads and stores hold each other up: rms norms in blocks of 256 threads and fewer are faster
+// when each row waits for its statistic (N = 1024 on an H200: 103 us, 112 when that is asked for a row ahead; a gated one of
+// N = 4096: 170 and 186). One block of 512 threads is on the other side of the optimum (N = 8192: 106 to 110 us with the row
+// ahead, 115 without), and so are layer norms with their two sums. Rows of 65536 reach 61 % of a copy whether two, three or four
+// are in flight.
 #pragma once
 
 #include "norm/row_norm_backward.cuh"
@@ -148,16 +147,17 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, ring_blocks(kThreads, Form::kSums <= 1 && !
   float dweight[kVectors][kWidth] = {}, dbias[Form::kSums > 1 ? kVectors : 1][kWidth] = {};
 
   auto row_number = [](int64_t row) { return RowAt{static_cast<uint32_t>(row), 0}; };  // groups are collapsed
-  const bool ahead = Form::kCentred || (kThreads == 512 && !with_third);
+  // Known when compiled: with both ways in the loop ptxas makes either wait for the load of the other.
+  constexpr bool kAhead = Form::kCentred || kThreads == 512;
   StoredStatistic next_statistic;
-  if (ahead && block < a.grid.rows) next_statistic = load_statistic(a, row_number(block), Form::kCentred);
+  if (kAhead && block < a.grid.rows) next_statistic = load_statistic(a, row_number(block), Form::kCentred);
 
   int stage = 0, slot = 0;
   uint32_t parity = 0;
   FLA_NO_UNROLL
   for (int64_t row = block; row < a.grid.rows; row += a.parts) {
-    const StoredStatistic statistic = ahead ? next_statistic : load_statistic(a, row_number(row), Form::kCentred);
-    if (ahead && row + a.parts < a.grid.rows)
+    const StoredStatistic statistic = kAhead ? next_statistic : load_statistic(a, row_number(row), Form::kCentred);
+    if (kAhead && row + a.parts < a.grid.rows)
       next_statistic = load_statistic(a, row_number(row + a.parts), Form::kCentred);
     barrier_wait(&shared->filled[stage], parity);
     const unsigned char* at = ring + stage * stage_bytes;
