@@ -2,9 +2,10 @@
 // Every warp makes h of its own rows again, then their dh, rounds it and makes dx; dh takes the place of dy, from where each
 // warp adds its part of every dweight, over all rows of the block, to sums that it keeps in registers for the whole launch.
 // dbias is a product with ones. A block leaves one set of partial sums, which common/column_sum adds up: blocks are large and
-// few because of those. What limits it at D = 64: memory with one layer, the tensor cores with two (200 products of
-// 16 x 8 x 16 in 16 rows). Shared memory comes close, which is why one read of a weight serves 32 rows where two layers leave
-// registers for that. At D = 128 sums fill half of the registers, and dh of two layers is read back from its tile.
+// few because of those. At D = 64 a warp takes 32 rows, and one read of a weight serves them all: with 16 rows shared memory
+// is what limits it. No pipe is full (on an H200 70 % of a copy with one layer, 50 % with two, whose 200 products of
+// 16 x 8 x 16 in 16 rows are half of what mma can do): eight warps a multiprocessor, all that fit, wait for each other's
+// phases. At D = 128 sums fill half of the registers, and dh of two layers is read back from its tile.
 #include "common/alignment.h"
 #include "common/column_sum.cuh"
 #include "common/dispatch.h"
@@ -15,17 +16,16 @@
 namespace fla::detail {
 namespace {
 
-constexpr int kThreads = kMapWarps * kWarp;
-
 template <RowMap kMap, int kWidth>
 struct BackwardPlan {
   static constexpr bool kWide = kWidth > 64;
-  static constexpr int kTiles = !kWide && kMap == RowMap::product ? 2 : 1;  // of 16 rows a warp
-  static constexpr int kBlocks = kWide || kMap == RowMap::product ? 1 : 2;  // per multiprocessor
-  static constexpr bool kKeepsHidden = !kWide || kMap != RowMap::product;   // dh, in registers
-  static constexpr int kRows = kMapWarps * 16 * kTiles;                     // of a block at a time
+  static constexpr int kWarps = kWide ? 8 : 4, kThreads = kWarps * kWarp;
+  static constexpr int kTiles = kWide ? 1 : 2;                             // of 16 rows a warp
+  static constexpr int kBlocks = kWide ? 1 : 2;                            // per multiprocessor
+  static constexpr bool kKeepsHidden = !kWide || kMap != RowMap::product;  // dh, in registers
+  static constexpr int kRows = kWarps * 16 * kTiles;                       // of a block at a time
   static constexpr int kTile = kRows * kWidth;
-  static constexpr int kStage = (1 + kMapParts<kMap>) * kTile;              // x and dy
+  static constexpr int kStage = (1 + kMapParts<kMap>) * kTile;             // x and dy
   static constexpr int kWeights = kMapLayers<kMap> * kWidth * kWidth;
   static constexpr int kElements = kWeights + 2 * kStage + (kMapLayers<kMap> - 1) * kTile;
   static constexpr size_t kBytes = 2 * kElements + kMapLayers<kMap> * kWidth * sizeof(float);
@@ -39,74 +39,96 @@ using Rows = RowFragment<T, kWidth, BackwardPlan<kMap, kWidth>::kTiles>;
 template <class T, RowMap kMap, int kWidth>
 FLA_DEVICE void hidden_gradients(const Rows<T, kMap, kWidth>& x, const T* dy, const T* weights, const float* bias, T* to,
                                  int apart, Rows<T, kMap, kWidth> (&dh)[kMapLayers<kMap>]) {
-  constexpr int kTiles = BackwardPlan<kMap, kWidth>::kTiles;
+  constexpr int kTiles = BackwardPlan<kMap, kWidth>::kTiles, kSpan = kMapSpan<kMap, kWidth>;
   RowSums<kWidth, kTiles> h, second;
   if constexpr (kMap == RowMap::softmax) {
     FLA_UNROLL
-    for (int q = 0; q < kMapSlices<kWidth>; ++q) h.layer(q, x, weights, bias);
+    for (int k = 0; k < kWidth / 16; k += kSpan) h.layer(k, kSpan, x, weights, bias);
     FLA_UNROLL
     for (int n = 0; n < 2 * kTiles; ++n) {
-      float down[kMapSlices<kWidth>][8];
+      float down[kWidth / 8][2];
       const float factor = signed_softmax(n, h, down);
-      const auto read_dy = [&](int q, float(&g)[2][8]) {  // twice: there are no registers to keep it in
-        FLA_UNROLL
-        for (int p = 0; p < 2; ++p) load_floats(own_vector<kWidth>(dy, n, q) + p * BackwardPlan<kMap, kWidth>::kTile, g[p]);
-      };
-      float mean = 0;  // of dy, weighted with y
+      warp_barrier();  // dy is not asked for earlier, for want of registers
+      // dh / 2 = y dy - y' dy' - mean (y - y'), mean = sum(y dy + y' dy'): what the sum needs of dy it leaves behind.
+      const int lane = static_cast<int>(threadIdx.x % kWarp);
+      float mean = 0;
       FLA_UNROLL
-      for (int q = 0; q < kMapSlices<kWidth>; ++q) {
-        float g[2][8];
-        read_dy(q, g);
+      for (int q = 0; q < kWidth / 32; ++q) {
+        uint32_t words[2][4];
         FLA_UNROLL
-        for (int e = 0; e < 8; ++e) mean = fmaf(down[q][e], g[1][e], fmaf(h.at(n, q, e), g[0][e], mean));
+        for (int p = 0; p < 2; ++p)
+          load_matrices<false>(dy + p * BackwardPlan<kMap, kWidth>::kTile +
+                                   place_in_tile<kWidth>(lane % 8, 4 * q + lane / 8) + 8 * n * kWidth,
+                               words[p]);
+        FLA_UNROLL
+        for (int i = 0; i < 8; ++i) {
+          float g[2][2];
+          FLA_UNROLL
+          for (int p = 0; p < 2; ++p) unpack_pair<T>(words[p][i / 2], g[p][0], g[p][1]);
+          float &up = h.of_row(n, 4 * q + i / 2, i % 2), &below = down[4 * q + i / 2][i % 2];
+          const float difference = fmaf(up, g[0][i % 2], -(below * g[1][i % 2]));
+          mean = fmaf(below, g[1][i % 2], fmaf(up, g[0][i % 2], mean));
+          below = up - below;
+          up = difference;
+        }
       }
       mean = factor * quad_sum(mean);
+      const float twice = 2.0f * factor;
       FLA_UNROLL
-      for (int q = 0; q < kMapSlices<kWidth>; ++q) {
-        float g[2][8];
-        read_dy(q, g);
-        FLA_UNROLL
-        for (int e = 0; e < 8; ++e)
-          h.at(n, q, e) = 2.0f * factor * (h.at(n, q, e) * (g[0][e] - mean) - down[q][e] * (g[1][e] - mean));
-        dh[0].of[n][q] = h.template packed<T>(n, q);
-        store(own_vector<kWidth>(to, n, q), dh[0].of[n][q]);
+      for (int i = 0; i < kWidth / 4; ++i) {
+        float& v = h.of_row(n, i / 2, i % 2);
+        v = twice * fmaf(-mean, down[i / 2][i % 2], v);
       }
+    }
+    warp_barrier();  // all lanes have read the dy that dh replaces
+    FLA_UNROLL
+    for (int k = 0; k < kWidth / 16; ++k) {
+      h.pack_into(k, dh[0]);
+      dh[0].store_tile(k, to);
     }
   } else {
     FLA_UNROLL
-    for (int q = 0; q < kMapSlices<kWidth>; ++q) {
-      h.layer(q, x, weights, bias);
-      if constexpr (kMap == RowMap::product) second.layer(q, x, weights + kWidth * kWidth, bias + kWidth);
+    for (int k = 0; k < kWidth / 16; ++k) {
+      if (k % kSpan == 0) {
+        h.layer(k, kSpan, x, weights, bias);
+        if constexpr (kMap == RowMap::product) second.layer(k, kSpan, x, weights + kWidth * kWidth, bias + kWidth);
+      }
       FLA_UNROLL
-      for (int n = 0; n < 2 * kTiles; ++n) {
-        float g[8];
-        unpack(load<T, 8>(own_vector<kWidth>(dy, n, q)), g);
+      for (int tile = 0; tile < kTiles; ++tile) {
+        uint32_t words[4];
+        load_matrices<false>(matrices_of_tile<kWidth>(dy, tile, k), words);
         FLA_UNROLL
-        for (int e = 0; e < 8; ++e) {
-          float& v = h.at(n, q, e);
-          if constexpr (kMap == RowMap::product) {
-            const float other = second.at(n, q, e);
-            second.at(n, q, e) = v * g[e];
-            v = other * g[e];
-          } else {
-            v = v > 0.0f ? g[e] : 0.0f;
+        for (int word = 0; word < 4; ++word) {
+          float g[2];
+          unpack_pair<T>(words[word], g[0], g[1]);
+          FLA_UNROLL
+          for (int e = 0; e < 2; ++e) {
+            float& v = h.at(tile, k, word, e);
+            if constexpr (kMap == RowMap::product) {
+              float& other = second.at(tile, k, word, e);
+              const float of_second = v * g[e];
+              v = other * g[e];
+              other = of_second;
+            } else {
+              v = v > 0.0f ? g[e] : 0.0f;
+            }
           }
         }
       }
-      h.pack_into(q, dh[0]);
-      if constexpr (kMap == RowMap::product) second.pack_into(q, dh[1]);
+      h.pack_into(k, dh[0]);
+      if constexpr (kMap == RowMap::product) second.pack_into(k, dh[1]);
+      warp_barrier();  // all lanes have read the dy that dh replaces
       FLA_UNROLL
-      for (int l = 0; l < kMapLayers<kMap>; ++l) dh[l].store_tile(q, to + l * apart);
+      for (int l = 0; l < kMapLayers<kMap>; ++l) dh[l].store_tile(k, to + l * apart);
     }
   }
 }
 
-// What a warp adds to: a quarter of the outputs x half of the inputs of every dweight, and, in column 0, a quarter of one
+// What a warp adds to: its share of the outputs x half of the inputs of every dweight, and, in column 0, as many outputs of one
 // layer's dbias.
-template <int kLayers, int kWidth>
+template <int kLayers, int kWidth, int kWarps>
 struct WeightSums {
-  static constexpr int kGroups = 4, kOutputs = kWidth / kGroups, kInputs = kWidth / 2, kTiles = kOutputs / 16;
-  static_assert(2 * kGroups == kMapWarps);
+  static constexpr int kGroups = kWarps / 2, kOutputs = kWidth / kGroups, kInputs = kWidth / 2, kTiles = kOutputs / 16;
 
   float dweight[kLayers][kTiles][kInputs / 8][4] = {}, dbias[kTiles][4] = {};
   int output, input, bias_layer;  // layers take turns: the warps of the first inputs have the first layer's
@@ -123,29 +145,37 @@ struct WeightSums {
   FLA_DEVICE void add(const T* dh, int apart, const T* x, int rows) {
     const int lane = static_cast<int>(threadIdx.x % kWarp), matrix = lane / 8, row = lane % 8;
     const uint32_t ones = pack_pair<T>(1.0f, 1.0f);
-    FLA_UNROLL_BY(kLayers)
-    for (int k = 0; k < rows; k += 16) {
+    const T *from_dh[kTiles], *from_x[kInputs / 16];
+    FLA_UNROLL
+    for (int i = 0; i < kTiles; ++i)
+      from_dh[i] = dh + place_in_tile<kWidth>(row, output / 8 + 2 * i + matrix % 2) + matrix / 2 * 8 * kWidth;
+    FLA_UNROLL
+    for (int n = 0; n < kInputs / 16; ++n)
+      from_x[n] = x + place_in_tile<kWidth>(row, input / 8 + 2 * n + matrix / 2) + matrix % 2 * 8 * kWidth;
+    FLA_UNROLL_BY(kLayers * kWidth > 128 ? 1 : 4)
+    for (int at = 0; at < rows * kWidth; at += 16 * kWidth) {
       uint32_t of_dh[kLayers][kTiles][4];
       FLA_UNROLL
-      for (int i = 0; i < kTiles; ++i) {
-        const T* from = dh + place_in_tile<kWidth>(row, output / 8 + 2 * i + matrix % 2) + (k + matrix / 2 * 8) * kWidth;
-        uint32_t of_own[4];
+      for (int i = 0; i < kTiles; ++i)
         FLA_UNROLL
-        for (int l = 0; l < kLayers; ++l) load_matrices<true>(from + l * apart, of_dh[l][i]);
+        for (int l = 0; l < kLayers; ++l) load_matrices<true>(from_dh[i] + l * apart + at, of_dh[l][i]);
+      FLA_UNROLL
+      for (int i = 0; i < kTiles; ++i) {
+        uint32_t of_own[4];
         FLA_UNROLL
         for (int word = 0; word < 4; ++word) of_own[word] = bias_layer == 0 ? of_dh[0][i][word] : of_dh[kLayers - 1][i][word];
         if (bias_layer < kLayers) mma<T>(dbias[i], of_own, ones, ones);
       }
       FLA_UNROLL
-      for (int n = 0; n < kInputs / 8; n += 2) {
+      for (int n = 0; n < kInputs / 16; ++n) {
         uint32_t of_x[4];
-        load_matrices<true>(x + place_in_tile<kWidth>(row, input / 8 + n + matrix / 2) + (k + matrix % 2 * 8) * kWidth, of_x);
+        load_matrices<true>(from_x[n] + at, of_x);
         FLA_UNROLL
         for (int l = 0; l < kLayers; ++l) {
           FLA_UNROLL
           for (int i = 0; i < kTiles; ++i) {
-            mma<T>(dweight[l][i][n], of_dh[l][i], of_x[0], of_x[1]);
-            mma<T>(dweight[l][i][n + 1], of_dh[l][i], of_x[2], of_x[3]);
+            mma<T>(dweight[l][i][2 * n], of_dh[l][i], of_x[0], of_x[1]);
+            mma<T>(dweight[l][i][2 * n + 1], of_dh[l][i], of_x[2], of_x[3]);
           }
         }
       }
@@ -170,14 +200,14 @@ struct WeightSums {
 
 // dx of another dtype, or unaligned: the parameters' sums must not depend on how it lies.
 template <int kWidth, int kTiles>
-FLA_DEVICE void store_elements(RowSums<kWidth, kTiles>& dx, int q, const FusedMapArgs& a, int64_t first) {
+FLA_DEVICE void store_elements(RowSums<kWidth, kTiles>& dx, int k, const FusedMapArgs& a, int64_t first) {
   const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
   FLA_UNROLL
-  for (int n = 0; n < 2 * kTiles; ++n) {
-    const int64_t row = first + g + 8 * n;
-    FLA_UNROLL
-    for (int e = 0; e < 8; ++e)
-      if (row < a.rows) store_float(a.out, row * a.out_stride + 32 * q + 8 * t + e, dx.at(n, q, e));
+  for (int i = 0; i < 8 * kTiles; ++i) {
+    const int tile = i / 8, word = i / 2 % 4;
+    const int64_t row = first + 16 * tile + word % 2 * 8 + g;
+    if (row < a.rows)
+      store_float(a.out, row * a.out_stride + 16 * k + word / 2 * 8 + 2 * t + i % 2, dx.at(tile, k, word, i % 2));
   }
 }
 
@@ -190,29 +220,31 @@ FLA_DEVICE void work_on_rows(const FusedMapArgs& a, int64_t first, const T* x_ti
   x.load_tile(x_tile);
   hidden_gradients<T, kMap, kWidth>(x, x_tile + BackwardPlan<kMap, kWidth>::kTile, weights, bias, dh_tile, apart, dh);
   if (!a.out) return;
+  constexpr int kSpan = BackwardPlan<kMap, kWidth>::kKeepsHidden ? 4 : 2;
+  Rows<T, kMap, kWidth> packed;
+  RowSums<kWidth, BackwardPlan<kMap, kWidth>::kTiles> dx;
   FLA_UNROLL
-  for (int q = 0; q < kMapSlices<kWidth>; ++q) {
-    RowSums<kWidth, BackwardPlan<kMap, kWidth>::kTiles> dx;
-    const auto add = [&](auto layer) {
-      constexpr int l = decltype(layer)::value;
-      const T* weight = weights + l * kWidth * kWidth;
-      if constexpr (BackwardPlan<kMap, kWidth>::kKeepsHidden) dx.template product<l != 0, true>(q, dh[l], weight);
-      else dx.template product<l != 0, true>(q, TileRows<T, kWidth>{dh_tile + l * apart}, weight);
-    };
-    add(std::integral_constant<int, 0>{});
-    if constexpr (kLayers == 2) add(std::integral_constant<int, 1>{});
+  for (int k = 0; k < kWidth / 16; ++k) {
+    if (k % kSpan == 0) {
+      dx.zero(k, kSpan);
+      FLA_UNROLL
+      for (int l = 0; l < kLayers; ++l) {
+        const T* weight = weights + l * kWidth * kWidth;
+        if constexpr (BackwardPlan<kMap, kWidth>::kKeepsHidden) dx.template add_product<true>(k, kSpan, dh[l], weight);
+        else dx.template add_product<true>(k, kSpan, TileRows<T, kWidth>{dh_tile + l * apart}, weight);
+      }
+    }
     if (a.vectors) {
-      Rows<T, kMap, kWidth> packed;
-      dx.pack_into(q, packed);
-      packed.store_rows(q, static_cast<T*>(a.out.data), first, a.rows, a.out_stride);
+      dx.pack_into(k, packed);
+      if (k % 4 == 3) packed.store_rows(k / 4, static_cast<T*>(a.out.data), first, a.rows, a.out_stride);
     } else {
-      store_elements(dx, q, a, first);
+      store_elements(dx, k, a, first);
     }
   }
 }
 
 template <class T, RowMap kMap, int kWidth>
-FLA_KERNEL void FLA_BOUNDS(kThreads, (BackwardPlan<kMap, kWidth>::kBlocks))
+FLA_KERNEL void FLA_BOUNDS((BackwardPlan<kMap, kWidth>::kThreads), (BackwardPlan<kMap, kWidth>::kBlocks))
     fused_map_backward_kernel(FLA_PARAMETERS FusedMapArgs a) {
   using Plan = BackwardPlan<kMap, kWidth>;
   constexpr int kLayers = kMapLayers<kMap>;
@@ -220,6 +252,7 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, (BackwardPlan<kMap, kWidth>::kBlocks))
   T* stages = weights + Plan::kWeights;
   T* second_dh = stages + 2 * Plan::kStage;
   float* bias = reinterpret_cast<float*>(weights + Plan::kElements);
+  release_dependents();
   wait_for_predecessor();
   const int in_tile = static_cast<int>(threadIdx.x / kWarp) * 16 * Plan::kTiles;
   const int64_t step = static_cast<int64_t>(gridDim.x) * Plan::kRows;
@@ -233,10 +266,11 @@ FLA_KERNEL void FLA_BOUNDS(kThreads, (BackwardPlan<kMap, kWidth>::kBlocks))
     async_commit();
   };
   int64_t base = static_cast<int64_t>(blockIdx.x) * Plan::kRows;
+  stage_weights<T, kMap, kWidth>(a, weights);
   fetch(0, base);
-  stage_layers<T, kMap, kWidth>(a, weights, bias);
+  stage_biases<kMap, kWidth>(a, bias);
   const bool sums = a.dweight[0] || a.dweight[1] || a.dbias[0] || a.dbias[1];
-  WeightSums<kLayers, kWidth> own;
+  WeightSums<kLayers, kWidth, Plan::kWarps> own;
   for (int turn = 0; base < a.rows; base += step, turn ^= 1) {
     const int live = a.rows - base < Plan::kRows ? static_cast<int>(a.rows - base) : Plan::kRows;
     T* const x = stages + turn * Plan::kStage;
@@ -296,7 +330,7 @@ struct Partials {
 template <RowMap kMap, int kWidth>
 Status launch_map(BackwardPlan<kMap, kWidth> plan, const LearnedMapBackward& m, const FusedMapArgs& a, Stream stream) {
   const Launch shape{.grid = blocks_of(m),
-                     .block = kThreads,
+                     .block = plan.kThreads,
                      .shared_bytes = plan.kBytes,
                      .stream = stream,
                      .dependent = true};
@@ -318,7 +352,7 @@ Status run_fused(const LearnedMapBackward& m, Workspace workspace, Stream stream
   const Partials partials(m, workspace.data);
   FusedMapArgs a;
   a.rows = m.x.size[0];
-  const int64_t parts = blocks_of(m), width = m.x.size[1];
+  const int64_t parts = blocks_of(m);
   if (a.rows > 0) {
     a.x = m.x.data;
     a.dy = m.dy.data;
@@ -339,11 +373,9 @@ Status run_fused(const LearnedMapBackward& m, Workspace workspace, Stream stream
     const Status s = with_plan(m, [&](auto plan) { return launch_map(plan, m, a, stream); });
     if (!s.ok()) return s;
   }
-  const Status s = finish_columns(column_target(partials.dweight[0], m.dweight), column_target(partials.dweight[1], m.dweight2),
-                                  parts, width * width, stream);
-  if (!s.ok()) return s;
-  return finish_columns(column_target(partials.dbias[0], m.dbias), column_target(partials.dbias[1], m.dbias2), parts,
-                        width, stream);
+  return finish_columns({{column_target(partials.dweight[0], m.dweight), column_target(partials.dweight[1], m.dweight2),
+                         column_target(partials.dbias[0], m.dbias), column_target(partials.dbias[1], m.dbias2)}},
+                        parts, stream);
 }
 
 }  // namespace fla::detail

@@ -1,8 +1,7 @@
-// Products of 16 or 32 rows a warp with weights in shared memory, without moving a fragment between lanes. Which of its own
-// rows' columns a lane calls which k, and which column of the result which n, is free as long as both operands agree; here
-// lane 4 g + t owns columns 32 q + 8 t .. + 7 of rows g, g + 8, .., of what it loads, of what it makes and of what it stores.
-// So a result is the next product's operand, and memory is read and written in 16-byte vectors. A weight lies in shared memory
-// with its rows and columns renamed alike (place_of), so that one copy serves products with it and with its transpose.
+// Products of 16 or 32 rows a warp with weights in shared memory. Everything lies in tiles of rows there, and comes and goes as
+// the matrices of the tensor cores: what a product leaves in a lane is, packed, the next product's operand, register for
+// register, with no move between. (Lanes that own 16 bytes of a row would spare store_rows its exchange, but ptxas then copies
+// every operand into neighbouring registers again for every product.)
 #pragma once
 
 #include "common/launch.h"
@@ -13,71 +12,104 @@
 
 namespace fla::detail {
 
-inline constexpr int kMapWarps = 8;
 inline constexpr int64_t kMapMultiprocessors = 132;  // whatever the GPU has: the order of sums depends on it
 
-template <int kWidth>
-inline constexpr int kMapSlices = kWidth / 32;  // of 32 columns
 template <RowMap kMap>
 inline constexpr int kMapLayers = kMap == RowMap::product ? 2 : 1;
+// Sixteens of columns of a layer at a time, as registers allow.
+template <RowMap kMap, int kWidth>
+inline constexpr int kMapSpan = (kMap == RowMap::product ? 2 : 4) / (kWidth > 64 && kMap != RowMap::softmax ? 2 : 1);
 template <RowMap kMap>
 inline constexpr int kMapParts = kMap == RowMap::softmax ? 2 : 1;  // of kWidth columns of y
 
 // Where chunk `chunk` (8 elements, 16 bytes) of a row of a tile [rows][kWidth] lies, but for eights of rows: neither eight
-// rows of one chunk nor two neighbouring rows of four meet in a bank.
+// rows of one chunk nor eight chunks of one row meet in a bank.
 template <int kWidth>
 FLA_DEVICE int place_in_tile(int row, int chunk) {
-  return row * kWidth + 8 * (chunk ^ ((row & 1) << 2 | (row >> 1 & 3)));
+  return row * kWidth + 8 * (chunk ^ (row & 7));
 }
 
-// Vector q of row g + 8 n that is this lane's own, in a tile of the warp's rows.
+// Where this lane's row begins of the four matrices that are 16 rows x columns 16 k .. + 15 of a tile.
 template <int kWidth, class T>
-FLA_DEVICE T* own_vector(T* tile, int n, int q) {
+FLA_DEVICE T* matrices_of_tile(T* tile, int sixteen, int k) {
   const int lane = static_cast<int>(threadIdx.x % kWarp);
-  return tile + place_in_tile<kWidth>(lane / 4, 4 * q + lane % 4) + 8 * n * kWidth;
+  return tile + place_in_tile<kWidth>(lane % 16, 2 * k + lane / 16) + 16 * sixteen * kWidth;
 }
 
-// A lane's share of kTiles times 16 rows: [row g + 8 n][columns 32 q + 8 t ..].
+// The words of four lanes that share a row, neighbouring eights of columns word by word, become 16 bytes each lane.
+FLA_DEVICE void exchange_in_quad(uint32_t (&words)[4]) {
+  FLA_UNROLL
+  for (int bit = 1; bit < 4; bit *= 2) {
+    const bool upper = static_cast<int>(threadIdx.x) & bit;
+    FLA_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      if (i & bit) continue;
+      const uint32_t got = shuffle_xor(upper ? words[i] : words[i + bit], bit);
+      (upper ? words[i] : words[i + bit]) = got;
+    }
+  }
+}
+
+// kTiles times 16 rows as operands: words 0 and 2 of a lane 4 g + t are columns 16 k + 2 t, + 1 and 16 k + 8 + 2 t, + 1 of row
+// g, words 1 and 3 those of row g + 8.
 template <class T, int kWidth, int kTiles>
 struct RowFragment {
   using Element = T;
-  Vector<T, 8> of[2 * kTiles][kMapSlices<kWidth>];
+  uint32_t of[kTiles][kWidth / 16][4];
 
-  FLA_DEVICE const Vector<T, 8>& vector(int n, int q) const { return of[n][q]; }
+  // Columns 8 j + 2 t, + 1 of row g + 8 n.
+  FLA_DEVICE uint32_t& word(int n, int j) { return of[n / 2][j / 2][j % 2 * 2 + n % 2]; }
+  FLA_DEVICE uint32_t word(int n, int j) const { return of[n / 2][j / 2][j % 2 * 2 + n % 2]; }
+  FLA_DEVICE void operand(int tile, int k, uint32_t (&a)[4]) const {
+    FLA_UNROLL
+    for (int word = 0; word < 4; ++word) a[word] = of[tile][k][word];
+  }
 
-  // Starts to copy rows to a tile in shared memory, every lane what it owns; those at or beyond `rows` are zeros.
+  // Starts to copy rows to a tile in shared memory; those at or beyond `rows` are zeros.
   static FLA_DEVICE void fetch(T* tile, const T* from, int64_t first, int64_t rows, int64_t stride) {
     if (first >= rows) return;
-    const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
+    constexpr int kChunks = kWidth / 8, kStep = kWarp / kChunks, kPeriod = 8 / kStep;  // rows a copy, copies of eight rows
+    const int lane = static_cast<int>(threadIdx.x % kWarp), chunk = lane % kChunks, r = lane / kChunks;
+    const int live = rows - first < 16 * kTiles ? static_cast<int>(rows - first) : 16 * kTiles;
+    const T* row = from + (first + r) * stride + 8 * chunk;
+    int place[kPeriod];
     FLA_UNROLL
-    for (int n = 0; n < 2 * kTiles; ++n) {
-      const int64_t row = first + g + 8 * n;
-      if (row < rows) {
-        FLA_UNROLL
-        for (int q = 0; q < kMapSlices<kWidth>; ++q)
-          async_copy<16>(own_vector<kWidth>(tile, n, q), from + row * stride + 32 * q + 8 * t);
-      } else {
-        FLA_UNROLL
-        for (int q = 0; q < kMapSlices<kWidth>; ++q) store(own_vector<kWidth>(tile, n, q), zero_vector<T, 8>());
-      }
+    for (int i = 0; i < kPeriod; ++i) place[i] = place_in_tile<kWidth>(r + i * kStep, chunk);
+    FLA_UNROLL
+    for (int i = 0; i < 16 * kTiles / kStep; ++i) {
+      async_copy_or_zeros(tile + place[i % kPeriod] + i / kPeriod * 8 * kWidth, row, r + i * kStep < live);
+      row += kStep * stride;
     }
   }
   FLA_DEVICE void load_tile(const T* tile) {
     FLA_UNROLL
-    for (int n = 0; n < 2 * kTiles; ++n)
+    for (int i = 0; i < kTiles; ++i)
       FLA_UNROLL
-      for (int q = 0; q < kMapSlices<kWidth>; ++q) of[n][q] = load<T, 8>(own_vector<kWidth>(tile, n, q));
+      for (int k = 0; k < kWidth / 16; ++k) load_matrices<false>(matrices_of_tile<kWidth>(tile, i, k), of[i][k]);
   }
-  FLA_DEVICE void store_tile(int q, T* tile) const {
+  FLA_DEVICE void store_tile(int k, T* tile) const {
     FLA_UNROLL
-    for (int n = 0; n < 2 * kTiles; ++n) store(own_vector<kWidth>(tile, n, q), of[n][q]);
+    for (int i = 0; i < kTiles; ++i) store_matrices(matrices_of_tile<kWidth>(tile, i, k), of[i][k]);
   }
-  FLA_DEVICE void store_rows(int q, T* to, int64_t first, int64_t rows, int64_t stride) const {
+  // Columns 64 half .. + 63. All their exchanges before the first store: they wait long, but not for each other.
+  FLA_DEVICE void store_rows(int half, T* to, int64_t first, int64_t rows, int64_t stride) const {
     const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
+    Vector<T, 8> own[2 * kTiles][2];
+    FLA_UNROLL
+    for (int i = 0; i < 4 * kTiles; ++i) {
+      const int n = i / 2, q = i % 2;
+      FLA_UNROLL
+      for (int j = 0; j < 4; ++j) own[n][q].words[j] = word(n, 8 * half + 4 * q + j);
+      exchange_in_quad(own[n][q].words);
+    }
+    T* row = to + (first + g) * stride + 64 * half + 8 * t;
     FLA_UNROLL
     for (int n = 0; n < 2 * kTiles; ++n) {
-      const int64_t row = first + g + 8 * n;
-      if (row < rows) store(to + row * stride + 32 * q + 8 * t, of[n][q]);
+      if (first + g + 8 * n < rows) {
+        FLA_UNROLL
+        for (int q = 0; q < 2; ++q) store(row + 32 * q, own[n][q]);
+      }
+      row += 8 * stride;
     }
   }
 };
@@ -88,75 +120,70 @@ struct TileRows {
   using Element = T;
   const T* tile;
 
-  FLA_DEVICE Vector<T, 8> vector(int n, int q) const { return load<T, 8>(own_vector<kWidth>(tile, n, q)); }
+  FLA_DEVICE void operand(int sixteen, int k, uint32_t (&a)[4]) const {
+    load_matrices<false>(matrices_of_tile<kWidth>(tile, sixteen, k), a);
+  }
 };
 
-// A product of these rows in fp32, laid out as the fragments of its columns are.
+// A product of these rows in fp32.
 template <int kWidth, int kTiles>
 struct RowSums {
-  float sums[4 * kMapSlices<kWidth>][kTiles][4];
+  float sums[kWidth / 8][kTiles][4];
 
-  FLA_DEVICE float& at(int n, int q, int e) { return sums[4 * q + e / 2][n / 2][2 * (n % 2) + e % 2]; }
+  // The elements of word `word` of an operand (tile, k).
+  FLA_DEVICE float& at(int tile, int k, int word, int e) { return sums[2 * k + word / 2][tile][2 * (word % 2) + e]; }
+  FLA_DEVICE float at(int tile, int k, int word, int e) const { return sums[2 * k + word / 2][tile][2 * (word % 2) + e]; }
+  // Column 8 j + 2 t + e of row g + 8 n.
+  FLA_DEVICE float& of_row(int n, int j, int e) { return sums[j][n / 2][2 * (n % 2) + e]; }
 
-  // Columns 32 q .. + 31 of rows weight^T, or of rows weight where kPlain; kAdd: added. The weight as stage_weight leaves it.
-  template <bool kAdd, bool kPlain, class Rows, class T = typename Rows::Element>
-  FLA_DEVICE void product(int q, const Rows& rows, const T* weight) {
-    const int lane = static_cast<int>(threadIdx.x % kWarp), matrix = lane / 8;
+  FLA_DEVICE void zero(int n, int span) {
     FLA_UNROLL
-    for (int j = 0; j < 4; ++j)
-      FLA_UNROLL
-      for (int i = 0; !kAdd && i < 4 * kTiles; ++i) sums[4 * q + j][i / 4][i % 4] = 0;
+    for (int i = 0; i < 8 * kTiles * span; ++i) sums[2 * n + i / (4 * kTiles)][i / 4 % kTiles][i % 4] = 0;
+  }
+  // `span` sixteens of columns from 16 first on += those of rows weight^T, or of rows weight where kPlain. A sum waits for its
+  // last product: the more columns in turn, the less.
+  template <bool kPlain, class Rows, class T = typename Rows::Element>
+  FLA_DEVICE void add_product(int first, int span, const Rows& rows, const T* weight) {
+    const int lane = static_cast<int>(threadIdx.x % kWarp);
     FLA_UNROLL
-    for (int in = 0; in < kMapSlices<kWidth>; ++in) {
-      Vector<T, 8> own[2 * kTiles];
+    for (int k = 0; k < kWidth / 16; ++k) {
+      uint32_t a[kTiles][4];
       FLA_UNROLL
-      for (int n = 0; n < 2 * kTiles; ++n) own[n] = rows.vector(n, in);
+      for (int tile = 0; tile < kTiles; ++tile) rows.operand(tile, k, a[tile]);
       FLA_UNROLL
-      for (int two = 0; two < 4; two += 2) {
-        uint32_t w[2][4];  // neighbouring eights of rows of the weight, four eights of its columns
+      for (int n = first; n < first + span; ++n) {
+        uint32_t b[4];  // two words for each eight of columns
+        if constexpr (kPlain)
+          load_matrices<true>(weight + place_in_tile<kWidth>(lane % 16, 2 * n + lane / 16) + 16 * k * kWidth, b);
+        else
+          load_matrices<false>(
+              weight + place_in_tile<kWidth>(lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2) + 16 * n * kWidth, b);
         FLA_UNROLL
-        for (int i = 0; i < 2; ++i) {
-          const int row = 32 * (kPlain ? in : q) + 8 * (two + i), chunk = 4 * (kPlain ? q : in) + matrix;
-          load_matrices<kPlain>(weight + place_in_tile<kWidth>(lane % 8, chunk) + row * kWidth, w[i]);
-        }
-        FLA_UNROLL
-        for (int m = 0; m < 4; ++m) {
-          const int k = kPlain ? two : m / 2 * 2, j = kPlain ? m : two + m % 2;
-          FLA_UNROLL
-          for (int tile = 0; tile < kTiles; ++tile) {
-            const auto &low = own[2 * tile], &high = own[2 * tile + 1];
-            const uint32_t a[4] = {low.words[k], high.words[k], low.words[k + 1], high.words[k + 1]};
-            mma<T>(sums[4 * q + j][tile], a, kPlain ? w[0][m] : w[m % 2][k], kPlain ? w[1][m] : w[m % 2][k + 1]);
-          }
+        for (int tile = 0; tile < kTiles; ++tile) {
+          mma<T>(sums[2 * n][tile], a[tile], b[0], b[1]);
+          mma<T>(sums[2 * n + 1][tile], a[tile], b[2], b[3]);
         }
       }
     }
   }
-  // rows weight^T + bias: a layer.
+  // Those columns of rows weight^T + bias: a layer.
   template <class Rows, class T = typename Rows::Element>
-  FLA_DEVICE void layer(int q, const Rows& rows, const T* weight, const float* bias) {
-    product<false, false>(q, rows, weight);
-    float b[8];
-    load_floats(bias + 32 * q + static_cast<int>(threadIdx.x % 4) * 8, b);
+  FLA_DEVICE void layer(int first, int span, const Rows& rows, const T* weight, const float* bias) {
     FLA_UNROLL
-    for (int n = 0; n < 2 * kTiles; ++n)
+    for (int j = 2 * first; j < 2 * (first + span); ++j) {
+      float b[2];
+      load_floats(bias + 8 * j + static_cast<int>(threadIdx.x % 4) * 2, b);
       FLA_UNROLL
-      for (int e = 0; e < 8; ++e) at(n, q, e) += b[e];
-  }
-  template <class T>
-  FLA_DEVICE Vector<T, 8> packed(int n, int q) const {
-    Vector<T, 8> v;
-    FLA_UNROLL
-    for (int k = 0; k < 4; ++k) {
-      const float* pair = &sums[4 * q + k][n / 2][2 * (n % 2)];
-      v.words[k] = pack_pair<T>(pair[0], pair[1]);
+      for (int i = 0; i < 4 * kTiles; ++i) sums[j][i / 4][i % 4] = b[i % 2];
     }
-    return v;
+    add_product<false>(first, span, rows, weight);
   }
   template <class T>
-  FLA_DEVICE void pack_into(int q, RowFragment<T, kWidth, kTiles>& rows) const {
+  FLA_DEVICE void pack_into(int k, RowFragment<T, kWidth, kTiles>& rows) const {
     FLA_UNROLL
-    for (int n = 0; n < 2 * kTiles; ++n) rows.of[n][q] = packed<T>(n, q);
+    for (int i = 0; i < kTiles; ++i)
+      FLA_UNROLL
+      for (int word = 0; word < 4; ++word) rows.of[i][k][word] = pack_pair<T>(at(i, k, word, 0), at(i, k, word, 1));
   }
 };
 
@@ -170,56 +197,35 @@ FLA_DEVICE float quad_sum(float v) {
   return v + shuffle_xor(v, 2);
 }
 
-// Replaces h of row n by e^2h and fills `down` with e^-2h, both over a power that keeps them from overflowing. Returns the
+// Replaces h of row g + 8 n by e^2h and fills `down` with e^-2h, both over a power that keeps them from overflowing. Returns the
 // factor that makes them probabilities.
 template <int kWidth, int kTiles>
-FLA_DEVICE float signed_softmax(int n, RowSums<kWidth, kTiles>& up, float (&down)[kMapSlices<kWidth>][8]) {
+FLA_DEVICE float signed_softmax(int n, RowSums<kWidth, kTiles>& up, float (&down)[kWidth / 8][2]) {
   float top = 0, sum = 0;
   FLA_UNROLL
-  for (int q = 0; q < kMapSlices<kWidth>; ++q) {
-    FLA_UNROLL
-    for (int e = 0; e < 8; ++e) {
-      float& l = up.at(n, q, e);
-      l *= 2.0f * math::kLog2E;
-      top = math::max_with_nan(top, fabsf(l));
-    }
+  for (int i = 0; i < kWidth / 4; ++i) {
+    top = math::max_with_nan(top, fabsf(up.of_row(n, i / 2, i % 2)));
   }
-  top = quad_max(top);
+  constexpr float kBase2 = 2.0f * math::kLog2E;
+  top = kBase2 * quad_max(top);
   FLA_UNROLL
-  for (int q = 0; q < kMapSlices<kWidth>; ++q) {
-    FLA_UNROLL
-    for (int e = 0; e < 8; ++e) {
-      const float l = up.at(n, q, e);
-      up.at(n, q, e) = math::exp2(l - top);
-      down[q][e] = math::exp2(-l - top);
-      sum += up.at(n, q, e) + down[q][e];
-    }
+  for (int i = 0; i < kWidth / 4; ++i) {
+    float& l = up.of_row(n, i / 2, i % 2);
+    down[i / 2][i % 2] = math::exp2(fmaf(-l, kBase2, -top));
+    l = math::exp2(fmaf(l, kBase2, -top));
+    sum += l + down[i / 2][i % 2];
   }
   return math::reciprocal(quad_sum(sum));
 }
 
-// The name, in shared memory, of row or column i of a weight: what a lane owns as 8 t + 2 j + b of 32 is 8 j + 2 t + b of a
-// fragment of a product.
-FLA_DEVICE int place_of(int i) { return i / 32 * 32 + i / 2 % 4 * 8 + i / 8 % 4 * 2 + i % 2; }
-
+// Starts to copy: all vectors of a thread at once, one after the other they would take as long as several tiles.
 template <int kWidth, class T>
 FLA_DEVICE void stage_weight(const T* weight, int64_t stride, T* staged) {
   constexpr int kChunks = kWidth / 8;
   for (int i = static_cast<int>(threadIdx.x); i < kWidth * kChunks; i += static_cast<int>(blockDim.x)) {
-    const int row = i / kChunks, chunk = i % kChunks, place = place_of(row);
-    const auto v = load<T, 8>(weight + row * stride + 8 * chunk);
-    FLA_UNROLL
-    for (int k = 0; k < 4; ++k) {
-      T* const to = staged + place_in_tile<kWidth>(place % 8, chunk / 4 * 4 + k) + place / 8 * 8 * kWidth;
-      store(to + 2 * (chunk % 4), Vector<T, 2>{v.words[k]});
-    }
+    const int row = i / kChunks, chunk = i % kChunks;
+    async_copy<16>(staged + place_in_tile<kWidth>(row, chunk), weight + row * stride + 8 * chunk);
   }
-}
-
-template <int kWidth>
-FLA_DEVICE void stage_bias(const AnyFloat& bias, float* staged) {
-  for (int i = static_cast<int>(threadIdx.x); i < kWidth; i += static_cast<int>(blockDim.x))
-    staged[i] = bias ? load_float(bias, i) : 0.0f;
 }
 
 struct FusedMapArgs {
@@ -234,14 +240,19 @@ struct FusedMapArgs {
   float* dbias[2] = {};                      // [blocks][kWidth]
 };
 
-// Weights and biases of all layers.
+// Weights of all layers: to be waited for with the next group of asynchronous copies, and a barrier.
 template <class T, RowMap kMap, int kWidth>
-FLA_DEVICE void stage_layers(const FusedMapArgs& a, T* weights, float* bias) {
+FLA_DEVICE void stage_weights(const FusedMapArgs& a, T* weights) {
   FLA_UNROLL
-  for (int l = 0; l < kMapLayers<kMap>; ++l) {
+  for (int l = 0; l < kMapLayers<kMap>; ++l)
     stage_weight<kWidth>(static_cast<const T*>(a.weight[l]), a.weight_stride[l], weights + l * kWidth * kWidth);
-    stage_bias<kWidth>(a.bias[l], bias + l * kWidth);
-  }
+}
+// Their biases. These are waited for here: after the first rows have been asked for.
+template <RowMap kMap, int kWidth>
+FLA_DEVICE void stage_biases(const FusedMapArgs& a, float* staged) {
+  for (int i = static_cast<int>(threadIdx.x); i < kWidth; i += static_cast<int>(blockDim.x))
+    FLA_UNROLL
+    for (int l = 0; l < kMapLayers<kMap>; ++l) staged[l * kWidth + i] = a.bias[l] ? load_float(a.bias[l], i) : 0.0f;
 }
 
 // Calls body with the map as a template argument.
