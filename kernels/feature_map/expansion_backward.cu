@@ -115,6 +115,7 @@ FLA_DEVICE void finish_rows(const ExpandBackwardArgs& a, int64_t first_row, int 
 
 template <class T>
 FLA_KERNEL void FLA_BOUNDS(kExpansionThreads, 3) expand_backward_kernel(FLA_PARAMETERS ExpandBackwardArgs a) {
+  release_dependents();
   wait_for_predecessor();
   const ExpansionTile& t = a.tile;
   float* staged = shared_memory<float>();
@@ -126,7 +127,8 @@ FLA_KERNEL void FLA_BOUNDS(kExpansionThreads, 3) expand_backward_kernel(FLA_PARA
   for (int64_t tile = blockIdx.x; tile < a.tiles; tile += gridDim.x) {
     const int64_t first_row = tile * t.tile_rows, left = t.rows - first_row;
     const int rows = left < t.tile_rows ? static_cast<int>(left) : t.tile_rows;
-    const T* gradients = stage_gradients(a, first_row, rows, reinterpret_cast<T*>(staged + a.gradients_at));
+    const T* gradients = stage_gradients(a, first_row, rows, reinterpret_cast<T*>(staged + a.gradients_at),
+                                         thread, kExpansionThreads);
     stage_rows<true>(t, first_row, staged, rstd);
     async_wait<0>();
     block_barrier();
@@ -182,8 +184,8 @@ struct Plan {
     }
     tiles = divide_up(t.rows, tile_rows);
     const bool sums = e.dgamma || e.dbeta;
-    const int64_t resident = is_narrow(e) ? kNarrowBlocksPerMultiprocessor * kMultiprocessors : kResidentBlocks;
-    blocks = sums && tiles > resident ? resident : tiles;
+    blocks = is_narrow(e) ? (e.columns.linear ? narrow_blocks<false>(t.rows) : narrow_blocks<true>(t.rows))
+             : sums && tiles > kResidentBlocks ? kResidentBlocks : tiles;
   }
 };
 
@@ -229,14 +231,14 @@ Status run(const ExpansionBackward& e, Workspace workspace, Stream stream) {
                        .stream = stream,
                        .dependent = true};
     a.dx_vectors = e.dx && e.dx.dtype == e.x.dtype && rows_allow(e.dx, 8);
-    const Status s = is_narrow(e) ? run_narrow(a, e.x.dtype, p.blocks, stream) : dispatch_float(e.dout.dtype, [&](auto tag) {
+    const Status s = is_narrow(e) ? run_narrow(a, e.x.dtype, stream) : dispatch_float(e.dout.dtype, [&](auto tag) {
       return launch<&expand_backward_kernel<typename decltype(tag)::type>>(shape, a);
     });
     if (!s.ok()) return s;
   }
   if (!e.dgamma && !e.dbeta) return {};
-  return finish_columns(column_target(a.dgamma, e.dgamma), column_target(a.dbeta, e.dbeta),
-                        a.tile.rows > 0 ? p.blocks : 0, width, stream);
+  return finish_columns({{column_target(a.dgamma, e.dgamma), column_target(a.dbeta, e.dbeta)}},
+                        a.tile.rows > 0 ? p.blocks : 0, stream);
 }
 
 }  // namespace fla::detail

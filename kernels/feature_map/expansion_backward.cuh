@@ -18,17 +18,17 @@ struct ExpandBackwardArgs {
   int32_t dv_at = 0, sums_at = 0, gradients_at = 0;  // words of shared memory
 };
 
-// The gradients of a tile's rows: in shared memory once its copies are waited for, or where they are.
+// The gradients of a tile's rows: in shared memory once its copies are waited for, or where they are. By `threads` threads, of
+// which this one is `thread`.
 template <class T>
-FLA_DEVICE const T* stage_gradients(const ExpandBackwardArgs& a, int64_t first_row, int rows, T* staged) {
+FLA_DEVICE const T* stage_gradients(const ExpandBackwardArgs& a, int64_t first_row, int rows, T* staged, int thread, int threads) {
   const T* from = static_cast<const T*>(a.dout.data) + first_row * a.dout_stride;
   if (!a.staged) return from;
   constexpr int kWide = 16 / sizeof(T);
-  const int threads = static_cast<int>(blockDim.x);
   const int elements = rows * a.columns, vectors = a.vectors ? elements / kWide : 0;
-  for (int i = static_cast<int>(threadIdx.x); i < vectors; i += threads)
+  for (int i = thread; i < vectors; i += threads)
     async_copy<16>(staged + i * kWide, from + i * kWide);
-  for (int i = vectors * kWide + static_cast<int>(threadIdx.x); i < elements; i += threads) {
+  for (int i = vectors * kWide + thread; i < elements; i += threads) {
     const int row = i / a.columns;
     store(staged + i, load<T, 1>(from + row * a.dout_stride + (i - row * a.columns)));
   }
@@ -37,7 +37,6 @@ FLA_DEVICE const T* stage_gradients(const ExpandBackwardArgs& a, int64_t first_r
 }
 
 // Rows of 16 elements in 16 bits, x and dout of one dtype, in tiles of kNarrowRows.
-inline constexpr int kNarrowBlocksPerMultiprocessor = 8;
-Status run_narrow(const ExpandBackwardArgs&, DType, int64_t blocks, Stream);
+Status run_narrow(const ExpandBackwardArgs&, DType, Stream);
 
 }  // namespace fla::detail

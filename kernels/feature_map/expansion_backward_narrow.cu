@@ -1,6 +1,5 @@
-// Expansions of rows of 16 elements, backward: a thread keeps its row's gradient in registers, too, and reads every gradient of
-// a pair once, for both its elements: half a shared load and two FMAs. A block has its 17 to 20 KB of gradients in flight at
-// once, and an SM eight of them.
+// Expansions of rows of 16 elements, backward: a lane keeps its row's gradient in registers, too, and reads every gradient of a
+// pair once, for both its elements: half a shared load and two FMAs.
 #include "feature_map/expansion_backward.cuh"
 
 namespace fla::detail {
@@ -9,29 +8,39 @@ namespace {
 constexpr int kWidth = kNarrowWidth;
 
 template <class T, bool kAffine>
-FLA_KERNEL void FLA_BOUNDS(kNarrowRows, kNarrowBlocksPerMultiprocessor)
+FLA_KERNEL void FLA_BOUNDS((NarrowPlan<kAffine>::kThreads), (NarrowPlan<kAffine>::kBlocks))
     narrow_backward_kernel(FLA_PARAMETERS ExpandBackwardArgs a) {
   using Columns = NarrowColumns<kAffine>;
+  using Plan = NarrowPlan<kAffine>;
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
+  T* ring = shared_memory<T>() + warp * 2 * Plan::kTile;
+  float* parameters = shared_memory<float>() + Plan::kTileWords;  // gamma, beta; then the warps' sums
+  release_dependents();
   wait_for_predecessor();
-  T* staged = shared_memory<T>();
-  float* parameters = shared_memory<float>() + a.sums_at;  // gamma, beta; then the warps' sums
-  const int thread = static_cast<int>(threadIdx.x);
-  if constexpr (kAffine) stage_parameters(a.tile, parameters, parameters + kWidth);
-  float sums[2 * kWidth] = {};
-  for (int64_t tile = blockIdx.x; tile < a.tiles; tile += gridDim.x) {
-    const int64_t first_row = tile * kNarrowRows, row = first_row + thread, left = a.tile.rows - first_row;
-    stage_gradients(a, first_row, left < kNarrowRows ? static_cast<int>(left) : kNarrowRows, staged);
-    const bool live = thread < left;
-    NarrowInput<T> x;
-    x.fetch(a.tile, row);
-    async_wait<0>();
+  NarrowWalk walk(a.tile, Plan::kWarps, warp);
+  const auto fetch = [&](int turn, int64_t first) {
+    stage_gradients(a, first, walk.rows_from(first), ring + turn * Plan::kTile, lane, kWarp);
+  };
+  fetch(0, walk.first);
+  NarrowInput<T> x;
+  x.fetch(a.tile, walk.first + lane);
+  if constexpr (kAffine) {
+    stage_parameters(a.tile, parameters, parameters + kWidth);
     block_barrier();
-    if (live) {
-      NarrowRow r;
-      r.take(x);
+  }
+  float sums[2 * kWidth] = {};
+  for (int turn = 0; walk.first < walk.end; walk.first += walk.step, turn ^= 1) {
+    fetch(turn ^ 1, walk.first + walk.step);
+    const int64_t row = walk.first + lane;
+    async_wait<1>();
+    warp_barrier();
+    NarrowRow r;
+    r.take(x);
+    x.fetch(a.tile, row + walk.step);  // last: a wait for the row before must not hold up the copies
+    if (row < walk.end) {
       if constexpr (kAffine) r.prepare(a.tile, parameters, parameters + kWidth);
       else r.scale(a.tile);
-      NarrowLine<T, Columns::kCount> gradients(staged, thread);
+      NarrowLine<T, Columns::kCount> gradients(ring + turn * Plan::kTile, lane);
       if constexpr (!kAffine) (void)gradients.at(0);  // of the constant
       float d[kWidth];
       FLA_UNROLL
@@ -71,38 +80,43 @@ FLA_KERNEL void FLA_BOUNDS(kNarrowRows, kNarrowBlocksPerMultiprocessor)
         for (int i = 0; i < kWidth; ++i) store_float(a.dx, row * a.dx_stride + i, d[i]);
       }
     }
-    block_barrier();
+    warp_barrier();  // before the next rows come there
   }
   if constexpr (kAffine) {
     if (!a.dgamma && !a.dbeta) return;
-    constexpr int kWarps = kNarrowRows / kWarp;
     warp_sum(sums);
-    if (thread % kWarp == 0) {
+    block_barrier();
+    if (lane == 0) {
       FLA_UNROLL
-      for (int i = 0; i < 2 * kWidth; ++i) parameters[thread / kWarp * 2 * kWidth + i] = sums[i];
+      for (int i = 0; i < 2 * kWidth; ++i) parameters[warp * 2 * kWidth + i] = sums[i];
     }
     block_barrier();
     if (thread >= 2 * kWidth) return;
     float total = parameters[thread];
     FLA_UNROLL
-    for (int w = 1; w < kWarps; ++w) total += parameters[w * 2 * kWidth + thread];
+    for (int w = 1; w < Plan::kWarps; ++w) total += parameters[w * 2 * kWidth + thread];
     float* to = thread < kWidth ? a.dgamma : a.dbeta;
     if (to) store_float(to + static_cast<int64_t>(blockIdx.x) * kWidth + thread % kWidth, total);
   }
 }
 
+template <class T, bool kAffine>
+Status launch_narrow(const ExpandBackwardArgs& a, Stream stream) {
+  using Plan = NarrowPlan<kAffine>;
+  return launch<&narrow_backward_kernel<T, kAffine>>({.grid = narrow_blocks<kAffine>(a.tile.rows),
+                                                      .block = Plan::kThreads,
+                                                      .shared_bytes = 4 * (Plan::kTileWords + Plan::kWarps * 2 * kNarrowWidth),
+                                                      .stream = stream,
+                                                      .dependent = true},
+                                                     a);
+}
+
 }  // namespace
 
-Status run_narrow(const ExpandBackwardArgs& args, DType dtype, int64_t blocks, Stream stream) {
-  ExpandBackwardArgs a = args;
+Status run_narrow(const ExpandBackwardArgs& a, DType dtype, Stream stream) {
   const bool affine = !a.tile.columns.linear;
-  a.sums_at = kNarrowRows * a.columns / 2;
-  const size_t words = static_cast<size_t>(a.sums_at) + kNarrowRows / kWarp * 2 * kWidth;
-  const Launch shape{
-      .grid = blocks, .block = kNarrowRows, .shared_bytes = 4 * words, .stream = stream, .dependent = true};
-  if (dtype == DType::bf16)
-    return affine ? launch<&narrow_backward_kernel<bf16, true>>(shape, a) : launch<&narrow_backward_kernel<bf16, false>>(shape, a);
-  return affine ? launch<&narrow_backward_kernel<f16, true>>(shape, a) : launch<&narrow_backward_kernel<f16, false>>(shape, a);
+  if (dtype == DType::bf16) return affine ? launch_narrow<bf16, true>(a, stream) : launch_narrow<bf16, false>(a, stream);
+  return affine ? launch_narrow<f16, true>(a, stream) : launch_narrow<f16, false>(a, stream);
 }
 
 }  // namespace fla::detail

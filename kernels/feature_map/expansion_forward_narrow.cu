@@ -1,62 +1,70 @@
-// Expansions of rows of 16 elements, forward. Per row 32 bytes come and 272 or 306 go: a block makes a tile of 64 in shared
-// memory, with one store of a word for two columns, and ten blocks of a multiprocessor take turns between making and
-// writing (79 % of a copy on an H200; blocks that stay and fetch their next rows ahead are no faster).
+// Expansions of rows of 16 elements, forward. Per row 32 bytes come and 272 or 306 go: a lane makes its row in shared memory,
+// with one store of a word for two columns, and one bulk store takes a warp's 32 rows away.
 #include "feature_map/expansion_narrow.cuh"
 
 namespace fla::detail {
 namespace {
 
-constexpr int kBlocksPerMultiprocessor = 10;
-
 template <class T, bool kAffine>
-FLA_KERNEL void FLA_BOUNDS(kNarrowRows, kBlocksPerMultiprocessor) narrow_forward_kernel(FLA_PARAMETERS ExpansionTile a, T* out) {
+FLA_KERNEL void FLA_BOUNDS((NarrowPlan<kAffine>::kThreads), (NarrowPlan<kAffine>::kBlocks))
+    narrow_forward_kernel(FLA_PARAMETERS ExpansionTile a, T* out) {
   using Columns = NarrowColumns<kAffine>;
-  constexpr int kWide = 16 / sizeof(T);
+  using Plan = NarrowPlan<kAffine>;
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
+  T* ring = shared_memory<T>() + warp * 2 * Plan::kTile;
+  float* parameters = shared_memory<float>() + Plan::kTileWords;
+  release_dependents();
   wait_for_predecessor();
-  T* staged = shared_memory<T>();
-  float* parameters = shared_memory<float>() + kNarrowRows * Columns::kCount / 2;
+  NarrowWalk walk(a, Plan::kWarps, warp);
+  NarrowInput<T> x;
+  x.fetch(a, walk.first + lane);
   if constexpr (kAffine) {
     stage_parameters(a, parameters, parameters + kNarrowWidth);
     block_barrier();
   }
-  const int thread = static_cast<int>(threadIdx.x);
-  const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kNarrowRows, left = a.rows - first_row;
-  NarrowInput<T> x;
-  x.fetch(a, first_row + thread);
-  NarrowRow r;
-  r.take(x);
-  if constexpr (kAffine) r.prepare(a, parameters, parameters + kNarrowWidth);
-  else r.scale(a);
+  for (int turn = 0; walk.first < walk.end; walk.first += walk.step, turn ^= 1) {
+    T* tile = ring + turn * Plan::kTile;
+    NarrowRow r;
+    r.take(x);
+    x.fetch(a, walk.first + walk.step + lane);
+    if constexpr (kAffine) r.prepare(a, parameters, parameters + kNarrowWidth);
+    else r.scale(a);
+    if (lane == 0) bulk_stores_wait<1>();
+    warp_barrier();
 
-  NarrowLine<T, Columns::kCount> line(staged, thread);
-  if constexpr (!kAffine) {
-    line.put(0, 1.0f);
+    NarrowLine<T, Columns::kCount> line(tile, lane);
+    if constexpr (!kAffine) {
+      line.put(0, 1.0f);
+      FLA_UNROLL
+      for (int i = 0; i < kNarrowWidth; ++i) line.put(Columns::kLinear + i, r.t[i]);
+    }
     FLA_UNROLL
-    for (int i = 0; i < kNarrowWidth; ++i) line.put(Columns::kLinear + i, r.t[i]);
-  }
-  FLA_UNROLL
-  for (int i = 0; i < kNarrowWidth; ++i) line.put(Columns::kSquares + i, r.t[i] * (r.t[i] * kRootHalf));
-  int column = Columns::kTriangle;
-  FLA_UNROLL
-  for (int i = 0; i < kNarrowWidth; ++i) {
+    for (int i = 0; i < kNarrowWidth; ++i) line.put(Columns::kSquares + i, r.t[i] * (r.t[i] * kRootHalf));
+    int column = Columns::kTriangle;
     FLA_UNROLL
-    for (int j = i + 1; j < kNarrowWidth; ++j) line.put(column++, r.t[i] * r.t[j]);
-  }
-  block_barrier();
+    for (int i = 0; i < kNarrowWidth; ++i) {
+      FLA_UNROLL
+      for (int j = i + 1; j < kNarrowWidth; ++j) line.put(column++, r.t[i] * r.t[j]);
+    }
+    publish_to_bulk_stores();
+    warp_barrier();
 
-  const int elements = (left < kNarrowRows ? static_cast<int>(left) : kNarrowRows) * Columns::kCount;
-  T* to = out + first_row * Columns::kCount;
-  FLA_UNROLL_BY(4)
-  for (int i = thread; i < elements / kWide; i += kNarrowRows) store(to + i * kWide, load<T, kWide>(staged + i * kWide));
-  for (int i = elements / kWide * kWide + thread; i < elements; i += kNarrowRows) store(to + i, load<T, 1>(staged + i));
+    constexpr int kWide = 16 / sizeof(T);
+    const int elements = walk.rows_from(walk.first) * Columns::kCount;
+    const int whole = elements / kWide * kWide;
+    T* to = out + walk.first * Columns::kCount;
+    if (lane == 0) bulk_store(to, tile, static_cast<uint32_t>(whole * static_cast<int>(sizeof(T))));
+    if (whole + lane < elements) store(to + whole + lane, load<T, 1>(tile + whole + lane));
+  }
+  if (lane == 0) bulk_stores_wait<0>();
 }
 
 template <class T, bool kAffine>
 Status launch_narrow(const ExpansionTile& a, void* out, Stream stream) {
-  constexpr size_t kWords = kNarrowRows * NarrowColumns<kAffine>::kCount / 2 + (kAffine ? 2 * kNarrowWidth : 0);
-  return launch<&narrow_forward_kernel<T, kAffine>>({.grid = divide_up(a.rows, kNarrowRows),
-                                                     .block = kNarrowRows,
-                                                     .shared_bytes = 4 * kWords,
+  using Plan = NarrowPlan<kAffine>;
+  return launch<&narrow_forward_kernel<T, kAffine>>({.grid = narrow_blocks<kAffine>(a.rows),
+                                                     .block = Plan::kThreads,
+                                                     .shared_bytes = 4 * (Plan::kTileWords + (kAffine ? 2 * kNarrowWidth : 0)),
                                                      .stream = stream,
                                                      .dependent = true},
                                                     a, static_cast<T*>(out));

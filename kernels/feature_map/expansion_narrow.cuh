@@ -1,14 +1,15 @@
-// Expansions of rows of 16 elements in 16 bits, in both directions: a thread takes a row and keeps it in registers, every column
-// known when compiled; a tile's rows lie in shared memory as they lie in memory, so that one run of 16-byte vectors moves
-// them. Rows of an odd number of columns begin in the middle of a word in every second thread: those take the same words
-// from the other half.
+// Expansions of rows of 16 elements in 16 bits, in both directions: a lane takes a row and keeps it in registers, every column
+// known when compiled; the expanded rows of a warp lie in shared memory as they lie in memory, so that one run of 16-byte
+// vectors moves them. Rows of an odd number of columns begin in the middle of a word in every second lane: those take the same
+// words from the other half. Warps walk over tiles, each with a ring of two of its own: while it works on one the other moves,
+// and no warp waits for another.
 #pragma once
 
 #include "feature_map/expansion.cuh"
 
 namespace fla::detail {
 
-inline constexpr int kNarrowWidth = 16, kNarrowRows = 64;
+inline constexpr int kNarrowWidth = 16, kNarrowRows = kWarp;
 
 // x of a taylor or rebased map, and its columns or their gradient.
 inline bool is_narrow(const ExpansionColumns& c, const Tensor& x, const Tensor& expanded) {
@@ -21,6 +22,34 @@ struct NarrowColumns {
   static constexpr int kLinear = kAffine ? 0 : 1, kSquares = kAffine ? 0 : 1 + kNarrowWidth;
   static constexpr int kTriangle = kSquares + kNarrowWidth;
   static constexpr int kCount = kTriangle + kNarrowWidth * (kNarrowWidth - 1) / 2;
+};
+
+// As many warps as a multiprocessor has shared memory for, about.
+template <bool kAffine>
+struct NarrowPlan {
+  static constexpr int kWarps = kAffine ? 4 : 11, kBlocks = kAffine ? 3 : 1;  // of a block; on a multiprocessor
+  static constexpr int kThreads = kWarps * kWarp;
+  static constexpr int kTile = kNarrowRows * NarrowColumns<kAffine>::kCount;  // elements
+  static constexpr int kTileWords = kWarps * 2 * kTile / 2;                   // of all rings
+};
+template <bool kAffine>
+int64_t narrow_blocks(int64_t rows) {
+  constexpr int64_t kResident = 132 * NarrowPlan<kAffine>::kBlocks;  // whatever the GPU has: the order of sums depends on it
+  const int64_t blocks = divide_up(rows, kNarrowRows * NarrowPlan<kAffine>::kWarps);
+  return blocks < kResident ? blocks : kResident;
+}
+
+// The tiles of a warp, in turn with all others.
+struct NarrowWalk {
+  int64_t first, step, end;  // rows
+
+  FLA_DEVICE NarrowWalk(const ExpansionTile& a, int warps, int warp)
+      : first((static_cast<int64_t>(blockIdx.x) * warps + warp) * kNarrowRows),
+        step(static_cast<int64_t>(gridDim.x) * warps * kNarrowRows),
+        end(a.rows) {}
+  FLA_DEVICE int rows_from(int64_t row) const {
+    return row >= end ? 0 : end - row < kNarrowRows ? static_cast<int>(end - row) : kNarrowRows;
+  }
 };
 
 FLA_DEVICE void stage_parameters(const ExpansionTile& a, float* gamma, float* beta) {
