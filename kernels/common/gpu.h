@@ -26,10 +26,10 @@
 #define FLA_NO_UNROLL _Pragma("unroll 1")
 
 namespace fla::detail {
-// The block's dynamic shared memory, 128-byte aligned.
+// The block's dynamic shared memory. Aligned as panels want it (common/warpgroup.cuh).
 template <class T>
 FLA_DEVICE T* shared_memory() {
-  extern __shared__ __align__(128) unsigned char fla_dynamic_shared_memory[];
+  extern __shared__ __align__(1024) unsigned char fla_dynamic_shared_memory[];
   return reinterpret_cast<T*>(fla_dynamic_shared_memory);
 }
 }  // namespace fla::detail

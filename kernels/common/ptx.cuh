@@ -97,9 +97,9 @@ FLA_DEVICE void async_wait() {
 }
 
 // Bulk stores of one thread: from shared to global memory, both aligned to 16 bytes as is the size. What this thread's warp wrote
-// to shared memory is seen once each lane has called publish_to_bulk_stores() and a barrier followed; it may be overwritten
+// to shared memory is seen once each lane has called publish_to_async() and a barrier followed; it may be overwritten
 // once bulk_stores_wait<n>, which leaves the latest n copies under way, and another barrier have passed. Each copy is a group.
-FLA_DEVICE void publish_to_bulk_stores() {
+FLA_DEVICE void publish_to_async() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
@@ -181,7 +181,7 @@ template <int kPending>
 FLA_DEVICE void async_wait() {
   emulator::async_wait(kPending);
 }
-FLA_DEVICE void publish_to_bulk_stores() {}
+FLA_DEVICE void publish_to_async() {}
 template <int kPending>
 FLA_DEVICE void bulk_stores_wait() {
   emulator::bulk_stores_wait(kPending);

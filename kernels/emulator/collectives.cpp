@@ -24,6 +24,8 @@ const char* text_of(Stop stop) {
   switch (stop) {
     case Stop::block_barrier:
       return "at block_barrier";
+    case Stop::warpgroup_barrier:
+      return "at warpgroup_barrier";
     case Stop::collective:
       return "at a warp collective";
     case Stop::transaction:
@@ -49,6 +51,7 @@ Machine& machine_of_kernel(CallSite site) {
 }
 
 void block_barrier(CallSite site) { machine_of_kernel(site).wait_for_block(site); }
+void warpgroup_barrier(int groups, CallSite site) { machine_of_kernel(site).wait_for_warpgroups(groups, site); }
 void cluster_barrier(CallSite site) { machine_of_kernel(site).wait_for_cluster(site); }
 int cluster_rank() { return machine_of_kernel({}).cluster_rank(); }
 void cluster_store(float* own, int rank, float value, CallSite site) {
@@ -78,6 +81,15 @@ void Machine::wait_for_block(CallSite site) {
   order_acquire(order);
 }
 
+void Machine::wait_for_warpgroups(int groups, CallSite site) {
+  lane_->barrier_threads = groups * kWarpgroup;
+  const int group = lane_->linear / lane_->barrier_threads;
+  void* order = &warpgroup_order_[group][warpgroup_barriers_[group] & 1];
+  order_release(order);
+  stop(Stop::warpgroup_barrier, site);
+  order_acquire(order);
+}
+
 // Orders what every block of the cluster wrote before it.
 void Machine::wait_for_cluster(CallSite site) {
   if (!cluster_) return wait_for_block(site);
@@ -96,6 +108,25 @@ void Machine::store_to_block(float* own, int rank, float value, CallSite site) {
   *reinterpret_cast<float*>(base + arena_.offset(own)) = value;
 }
 
+// No thread can go on by itself. Those warpgroups do that have come to their barrier whole.
+bool Machine::release_warpgroups() {
+  bool released = false;
+  for (int first = 0; first < threads_; first += kWarpgroup) {
+    const Lane& one = lanes_[first];
+    if (one.stop != Stop::warpgroup_barrier || first % one.barrier_threads != 0) continue;
+    const int end = first + one.barrier_threads;
+    int waiting = 0;
+    for (int i = first; i < end && i < threads_; ++i)
+      waiting += lanes_[i].stop == Stop::warpgroup_barrier && lanes_[i].barrier_threads == one.barrier_threads &&
+                 same_place(lanes_[i].site, one.site);
+    if (waiting < one.barrier_threads) continue;
+    released = true;
+    ++warpgroup_barriers_[first / one.barrier_threads];
+    for (int i = first; i < end; ++i) set_ready(lanes_[i]);
+  }
+  return released;
+}
+
 // No thread can go on by itself: either the block is at its barrier, or it is stuck.
 void Machine::release_block() {
   const Lane* first = nullptr;
@@ -111,7 +142,7 @@ void Machine::release_block() {
   if (waiting + ended_ < threads_) {
     const Lane* stuck = first;
     for (int i = 0; i < threads_; ++i)
-      if (lanes_[i].stop == Stop::collective || lanes_[i].stop == Stop::transaction) stuck = &lanes_[i];
+      if (lanes_[i].stop != Stop::block_barrier && lanes_[i].stop != Stop::ended) stuck = &lanes_[i];
     throw fault("deadlock: " + waiting_threads(), stuck->site, stuck);
   }
   if (ended_ > 0)

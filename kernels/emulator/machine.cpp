@@ -155,7 +155,7 @@ void Machine::run_threads() {
     const int next = next_thread();
     if (next < 0) {
       if (waits_for_cluster()) return;
-      release_block();
+      if (!release_warpgroups()) release_block();
       continue;
     }
     Lane& lane = lanes_[next];

@@ -18,9 +18,9 @@
 
 namespace fla::detail::emulator {
 
-inline constexpr int kMostThreads = 1024, kLanes = 32, kMostWarps = kMostThreads / kLanes;
+inline constexpr int kMostThreads = 1024, kLanes = 32, kMostWarps = kMostThreads / kLanes, kWarpgroup = 4 * kLanes;
 
-enum class Stop : uint8_t { none, block_barrier, collective, transaction, cluster_barrier, ended };
+enum class Stop : uint8_t { none, block_barrier, warpgroup_barrier, collective, transaction, cluster_barrier, ended };
 enum class Collective : uint8_t { barrier, exchange, ballot };
 
 struct Lane {
@@ -35,6 +35,7 @@ struct Lane {
   int source = 0;
   uint64_t value = 0;
   int rendezvous = 0;
+  int barrier_threads = 0;  // at a barrier of warpgroups
   AsyncCopies copies, stores;  // to shared memory, and back
 };
 
@@ -61,6 +62,7 @@ class Machine {
   Transactions& transactions() { return transactions_; }
   const SharedArena& arena() const { return arena_; }
   void wait_for_block(CallSite site);
+  void wait_for_warpgroups(int groups, CallSite site);
   void wait_for_cluster(CallSite site);
   int cluster_rank() const { return rank_; }
   void store_to_block(float* own, int rank, float value, CallSite site);
@@ -85,6 +87,7 @@ class Machine {
   void release_collective(const Lane& last);
   void exchange_values(Lane* lanes, unsigned mask);
   void check_nobody_needs(const Lane& ended);
+  bool release_warpgroups();
   void release_block();
   void check_block_end();
   void drop_threads();
@@ -112,8 +115,8 @@ class Machine {
   SharedArena arena_;
   Transactions transactions_{arena_};
   // Two objects in turn: a fast thread may reach the next barrier before a slow one has left this one.
-  char barrier_order_[2], end_order_ = 0, cluster_order_ = 0;
-  unsigned barriers_ = 0;
+  char barrier_order_[2], warpgroup_order_[kMostThreads / kWarpgroup][2], end_order_ = 0, cluster_order_ = 0;
+  unsigned barriers_ = 0, warpgroup_barriers_[kMostThreads / kWarpgroup] = {};
 };
 
 // The machine whose kernel runs on this host thread; null outside kernels.

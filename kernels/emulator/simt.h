@@ -78,6 +78,7 @@ Status launch(const Shape& shape, const Body& body) {
 }
 
 void block_barrier(CallSite site = CallSite::current());
+void warpgroup_barrier(int groups, CallSite site);  // by `groups` times four warps, from a multiple of that on
 void warp_barrier(unsigned mask = 0xffffffffu, CallSite site = CallSite::current());
 // Clusters: neighbouring blocks that run together and write each other's shared memory.
 void cluster_barrier(CallSite site = CallSite::current());

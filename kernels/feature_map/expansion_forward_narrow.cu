@@ -46,7 +46,7 @@ FLA_KERNEL void FLA_BOUNDS((NarrowPlan<kAffine>::kThreads), (NarrowPlan<kAffine>
       FLA_UNROLL
       for (int j = i + 1; j < kNarrowWidth; ++j) line.put(column++, r.t[i] * r.t[j]);
     }
-    publish_to_bulk_stores();
+    publish_to_async();
     warp_barrier();
 
     constexpr int kWide = 16 / sizeof(T);

@@ -39,12 +39,13 @@ int64_t narrow_blocks(int64_t rows) {
   return blocks < kResident ? blocks : kResident;
 }
 
-// The tiles of a warp, in turn with all others.
+// The tiles of a warp, in turn with all others: first those of the first warps of all blocks, so that the last turn, too, is shared
+// among all multiprocessors.
 struct NarrowWalk {
   int64_t first, step, end;  // rows
 
   FLA_DEVICE NarrowWalk(const ExpansionTile& a, int warps, int warp)
-      : first((static_cast<int64_t>(blockIdx.x) * warps + warp) * kNarrowRows),
+      : first((static_cast<int64_t>(warp) * gridDim.x + blockIdx.x) * kNarrowRows),
         step(static_cast<int64_t>(gridDim.x) * warps * kNarrowRows),
         end(a.rows) {}
   FLA_DEVICE int rows_from(int64_t row) const {

@@ -1,11 +1,13 @@
-// Fused learned maps, backward. The rows of a block come to shared memory, those of the next turn while it works on these.
-// Every warp makes h of its own rows again, then their dh, rounds it and makes dx; dh takes the place of dy, from where each
-// warp adds its part of every dweight, over all rows of the block, to sums that it keeps in registers for the whole launch.
-// dbias is a product with ones. A block leaves one set of partial sums, which common/column_sum adds up: blocks are large and
-// few because of those. At D = 64 a warp takes 32 rows, and one read of a weight serves them all: with 16 rows shared memory
-// is what limits it. No pipe is full (on an H200 70 % of a copy with one layer, 50 % with two, whose 200 products of
-// 16 x 8 x 16 in 16 rows are half of what mma can do): eight warps a multiprocessor, all that fit, wait for each other's
-// phases. At D = 128 sums fill half of the registers, and dh of two layers is read back from its tile.
+// Fused learned maps, backward. A team of warpgroups, one for each 64 columns, takes as many times 64 rows at once: its own tiles of x
+// and dy come to shared memory, those of the next turn while it works on these. From them it makes h again, dh, which it rounds
+// and leaves in the place of dy, and from that dx and its part of every dweight, sums that a thread keeps in registers for the
+// whole launch. All products are of operands in shared memory (common/warpgroup.cuh). dbias is a product with ones. Teams of a
+// block share the weights and add up their sums, so that a block leaves one set; common/column_sum adds up those.
+//
+// On an H200, bf16, D = 64: 78 to 84 % of a copy with one layer, 52 % with two, where shared memory is busy half of the time (a
+// product reads 4 KB in its 32 cycles) and 16 warps, all that fit, wait out the rest from phase to phase. D = 128: 55 to 69 and
+// 29 %; there two layers, and the softmax, spill some words. All sums of a group of products must be waited for on every path
+// before they are read, or ptxas waits after each product.
 #include "common/alignment.h"
 #include "common/column_sum.cuh"
 #include "common/dispatch.h"
@@ -18,279 +20,362 @@ namespace {
 
 template <RowMap kMap, int kWidth>
 struct BackwardPlan {
-  static constexpr bool kWide = kWidth > 64;
-  static constexpr int kWarps = kWide ? 8 : 4, kThreads = kWarps * kWarp;
-  static constexpr int kTiles = kWide ? 1 : 2;                             // of 16 rows a warp
-  static constexpr int kBlocks = kWide ? 1 : 2;                            // per multiprocessor
-  static constexpr bool kKeepsHidden = !kWide || kMap != RowMap::product;  // dh, in registers
-  static constexpr int kRows = kWarps * 16 * kTiles;                       // of a block at a time
+  static constexpr int kLayers = kMapLayers<kMap>, kPanels = kWidth / kPanel;
+  // Of a team: each has 64 of its rows, and of the dweights one layer's or, of the only layer's, 64 outputs.
+  static constexpr int kGroups = kLayers > kPanels ? kLayers : kPanels;
+  static constexpr int kTeam = kGroups * kWarpgroup;                  // threads
+  static constexpr int kTeams = kPanels > 1 ? 1 : kLayers > 1 ? 2 : 3;  // of a block, the only one of its multiprocessor
+  static constexpr int kThreads = kTeams * kTeam;
+  static constexpr int kRows = 64 * kGroups;                          // of a team at a time
+  static constexpr int kBlocks = kLayers > 1 ? kPanels : 1;           // of 64 outputs, a warpgroup's part of a dweight
   static constexpr int kTile = kRows * kWidth;
-  static constexpr int kStage = (1 + kMapParts<kMap>) * kTile;             // x and dy
-  static constexpr int kWeights = kMapLayers<kMap> * kWidth * kWidth;
-  static constexpr int kElements = kWeights + 2 * kStage + (kMapLayers<kMap> - 1) * kTile;
-  static constexpr size_t kBytes = 2 * kElements + kMapLayers<kMap> * kWidth * sizeof(float);
+  static constexpr int kStage = (1 + kMapParts<kMap>) * kTile;        // x and dy
+  static constexpr int kOwn = 2 * kStage + (kLayers - 1) * kTile;     // of a team: and dh of a second layer
+  static constexpr int kWeights = kLayers * kWidth * kWidth;
+  static constexpr int kElements = kWeights + kTeams * kOwn;
+  static constexpr size_t kBytes = 2 * kElements + kLayers * kWidth * sizeof(float);
+};
+
+// A thread's place in its team.
+template <class Plan>
+struct Member {
+  // From the first lane: ptxas then knows that descriptors of panels are of a warp.
+  int all_warps = shuffle(static_cast<int>(threadIdx.x) / kWarp, 0);
+  int team = all_warps * kWarp / Plan::kTeam, warp = all_warps % (Plan::kTeam / kWarp), group = warp / 4;
+  int row = 16 * warp, group_row = 64 * group;  // where the rows of the warp and of its warpgroup begin
+  int layer = Plan::kLayers > 1 ? group : 0, block = Plan::kLayers > 1 ? 0 : group;  // its part of the dweights
+
+  FLA_DEVICE void barrier() const {
+    if constexpr (Plan::kTeams > 1) warpgroup_barrier<Plan::kGroups>();
+    else block_barrier();
+  }
 };
 
 template <class T, RowMap kMap, int kWidth>
-using Rows = RowFragment<T, kWidth, BackwardPlan<kMap, kWidth>::kTiles>;
+using Rows = RowFragment<T, kWidth, 1, BackwardPlan<kMap, kWidth>::kRows>;
+template <int kWidth>
+using Sums = RowSums<kWidth, 1>;
 
-// dh of a warp's rows, one or two layers, rounded as the products read it. dy: their tile, a part BackwardPlan::kTile behind
-// the other. dh of the layers goes to tiles, too, `apart`, the first at `to`, which may be the first of dy.
-template <class T, RowMap kMap, int kWidth>
-FLA_DEVICE void hidden_gradients(const Rows<T, kMap, kWidth>& x, const T* dy, const T* weights, const float* bias, T* to,
-                                 int apart, Rows<T, kMap, kWidth> (&dh)[kMapLayers<kMap>]) {
-  constexpr int kTiles = BackwardPlan<kMap, kWidth>::kTiles, kSpan = kMapSpan<kMap, kWidth>;
-  RowSums<kWidth, kTiles> h, second;
-  if constexpr (kMap == RowMap::softmax) {
+// Begins columns 64 p .. of a layer of the warpgroup's rows, the first of which is at x: bias + x weight^T.
+template <class Plan, class T, int kWidth>
+FLA_DEVICE void begin_layer(Sums<kWidth>& h, int p, Panels<T> x, Panels<T> weight, const float* bias) {
+  h.start(4 * p, 4, bias);
+  warpgroup_begin(h.panel(p));
+  FLA_UNROLL
+  for (int k = 0; k < kWidth / 16; ++k)
+    warpgroup_mma<false, false>(h.panel(p), x + columns_in_tile<Plan::kRows>(k),
+                                weight + (columns_in_tile<kWidth>(k) + 64 * p * kRowOfPanel));
+}
+
+// h = e^2h and down = e^-2h become dh of the softmax. dy: the warp's rows of it, its parts a tile apart.
+template <class T, class Plan, int kWidth>
+FLA_DEVICE void softmax_gradient(Sums<kWidth>& h, const T* dy) {
+  const int lane = static_cast<int>(threadIdx.x % kWarp);
+  FLA_UNROLL
+  for (int n = 0; n < 2; ++n) {
+    float down[kWidth / 8][2];
+    const float factor = signed_softmax(n, h, down);
+    // dh / 2 = y dy - y' dy' - mean (y - y'), mean = sum(y dy + y' dy'): what the sum needs of dy it leaves behind.
+    float mean = 0;
     FLA_UNROLL
-    for (int k = 0; k < kWidth / 16; k += kSpan) h.layer(k, kSpan, x, weights, bias);
-    FLA_UNROLL
-    for (int n = 0; n < 2 * kTiles; ++n) {
-      float down[kWidth / 8][2];
-      const float factor = signed_softmax(n, h, down);
-      warp_barrier();  // dy is not asked for earlier, for want of registers
-      // dh / 2 = y dy - y' dy' - mean (y - y'), mean = sum(y dy + y' dy'): what the sum needs of dy it leaves behind.
-      const int lane = static_cast<int>(threadIdx.x % kWarp);
-      float mean = 0;
+    for (int q = 0; q < kWidth / 32; ++q) {
+      uint32_t words[2][4];
       FLA_UNROLL
-      for (int q = 0; q < kWidth / 32; ++q) {
-        uint32_t words[2][4];
-        FLA_UNROLL
-        for (int p = 0; p < 2; ++p)
-          load_matrices<false>(dy + p * BackwardPlan<kMap, kWidth>::kTile +
-                                   place_in_tile<kWidth>(lane % 8, 4 * q + lane / 8) + 8 * n * kWidth,
-                               words[p]);
-        FLA_UNROLL
-        for (int i = 0; i < 8; ++i) {
-          float g[2][2];
-          FLA_UNROLL
-          for (int p = 0; p < 2; ++p) unpack_pair<T>(words[p][i / 2], g[p][0], g[p][1]);
-          float &up = h.of_row(n, 4 * q + i / 2, i % 2), &below = down[4 * q + i / 2][i % 2];
-          const float difference = fmaf(up, g[0][i % 2], -(below * g[1][i % 2]));
-          mean = fmaf(below, g[1][i % 2], fmaf(up, g[0][i % 2], mean));
-          below = up - below;
-          up = difference;
-        }
-      }
-      mean = factor * quad_sum(mean);
-      const float twice = 2.0f * factor;
+      for (int p = 0; p < 2; ++p)
+        load_matrices<false>(
+            dy + p * Plan::kTile + place_in_tile<Plan::kRows>(lane % 8, 4 * q + lane / 8) + 8 * n * kPanel, words[p]);
       FLA_UNROLL
-      for (int i = 0; i < kWidth / 4; ++i) {
-        float& v = h.of_row(n, i / 2, i % 2);
-        v = twice * fmaf(-mean, down[i / 2][i % 2], v);
+      for (int i = 0; i < 8; ++i) {
+        float g[2][2];
+        FLA_UNROLL
+        for (int p = 0; p < 2; ++p) unpack_pair<T>(words[p][i / 2], g[p][0], g[p][1]);
+        float &up = h.of_row(n, 4 * q + i / 2, i % 2), &below = down[4 * q + i / 2][i % 2];
+        const float difference = fmaf(up, g[0][i % 2], -(below * g[1][i % 2]));
+        mean = fmaf(below, g[1][i % 2], fmaf(up, g[0][i % 2], mean));
+        below = up - below;
+        up = difference;
       }
     }
+    mean = factor * quad_sum(mean);
+    const float twice = 2.0f * factor;
+    FLA_UNROLL
+    for (int i = 0; i < kWidth / 4; ++i) {
+      float& v = h.of_row(n, i / 2, i % 2);
+      v = twice * fmaf(-mean, down[i / 2][i % 2], v);
+    }
+  }
+}
+
+// Columns 64 p .. of dh of a relu, or of the factor that h is the other of, to the warp's rows of a tile; zeros beyond the first
+// `live`, whatever h was there. dy: the warp's rows of it, which dh may replace.
+template <class T, RowMap kMap, class Plan, int kWidth>
+FLA_DEVICE void panel_gradient(const Sums<kWidth>& h, int p, const T* dy, int live, T* dh) {
+  Rows<T, kMap, kWidth> rows;
+  FLA_UNROLL
+  for (int k = 4 * p; k < 4 * p + 4; ++k) load_matrices<false>(matrices_of_tile<Plan::kRows>(dy, 0, k), rows.of[0][k]);
+  warp_barrier();
+  FLA_UNROLL
+  for (int k = 4 * p; k < 4 * p + 4; ++k) {
+    FLA_UNROLL
+    for (int word = 0; word < 4; ++word) {
+      float g[2];
+      unpack_pair<T>(rows.of[0][k][word], g[0], g[1]);
+      FLA_UNROLL
+      for (int e = 0; e < 2; ++e) {
+        const float v = h.at(0, k, word, e);
+        if constexpr (kMap == RowMap::product) g[e] *= v;
+        else g[e] = v > 0.0f ? g[e] : 0.0f;
+      }
+      rows.of[0][k][word] = pack_pair<T>(g[0], g[1]);
+    }
+    rows.keep_first(k, live);
+    rows.store_tile(k, dh);
+  }
+}
+
+// From x and dy of a team's rows, dh of all layers to their tiles. `live`: rows of the warp that there are.
+template <class T, RowMap kMap, int kWidth, class Plan>
+FLA_DEVICE void hidden_gradients(const Member<Plan>& own, const T* x, T* const (&dh)[Plan::kLayers], Panels<T> weights,
+                                 const float* bias, int live) {
+  const Panels<T> rows(x + own.group_row * kPanel);
+  const T* dy = x + Plan::kTile + own.row * kPanel;
+  Sums<kWidth> h;
+  const auto finish = [&](int first_panel, int panels) {
+    warpgroup_commit();
+    warpgroup_wait<0>();
+    FLA_UNROLL
+    for (int p = first_panel; p < first_panel + panels; ++p) warpgroup_end(h.panel(p));
+  };
+  if constexpr (kMap == RowMap::softmax) {
+    FLA_UNROLL
+    for (int p = 0; p < Plan::kPanels; ++p) begin_layer<Plan>(h, p, rows, weights, bias);
+    finish(0, Plan::kPanels);
+    softmax_gradient<T, Plan>(h, dy);
     warp_barrier();  // all lanes have read the dy that dh replaces
+    Rows<T, kMap, kWidth> packed;
     FLA_UNROLL
     for (int k = 0; k < kWidth / 16; ++k) {
-      h.pack_into(k, dh[0]);
-      dh[0].store_tile(k, to);
+      h.pack_into(k, packed);
+      packed.keep_first(k, live);
+      packed.store_tile(k, dh[0] + own.row * kPanel);
     }
   } else {
     FLA_UNROLL
-    for (int k = 0; k < kWidth / 16; ++k) {
-      if (k % kSpan == 0) {
-        h.layer(k, kSpan, x, weights, bias);
-        if constexpr (kMap == RowMap::product) second.layer(k, kSpan, x, weights + kWidth * kWidth, bias + kWidth);
-      }
+    for (int p = 0; p < Plan::kPanels; ++p) {
+      // One factor after the other, as registers allow: the first makes dh of the second, and last dh takes the place of dy.
       FLA_UNROLL
-      for (int tile = 0; tile < kTiles; ++tile) {
-        uint32_t words[4];
-        load_matrices<false>(matrices_of_tile<kWidth>(dy, tile, k), words);
-        FLA_UNROLL
-        for (int word = 0; word < 4; ++word) {
-          float g[2];
-          unpack_pair<T>(words[word], g[0], g[1]);
-          FLA_UNROLL
-          for (int e = 0; e < 2; ++e) {
-            float& v = h.at(tile, k, word, e);
-            if constexpr (kMap == RowMap::product) {
-              float& other = second.at(tile, k, word, e);
-              const float of_second = v * g[e];
-              v = other * g[e];
-              other = of_second;
-            } else {
-              v = v > 0.0f ? g[e] : 0.0f;
-            }
-          }
-        }
+      for (int l = 0; l < Plan::kLayers; ++l) {
+        begin_layer<Plan>(h, p, rows, weights + l * kWidth * kWidth / 8, bias + l * kWidth);
+        finish(p, 1);
+        panel_gradient<T, kMap, Plan>(h, p, dy, live, dh[Plan::kLayers - 1 - l] + own.row * kPanel);
       }
-      h.pack_into(k, dh[0]);
-      if constexpr (kMap == RowMap::product) second.pack_into(k, dh[1]);
-      warp_barrier();  // all lanes have read the dy that dh replaces
-      FLA_UNROLL
-      for (int l = 0; l < kMapLayers<kMap>; ++l) dh[l].store_tile(k, to + l * apart);
     }
   }
 }
 
-// What a warp adds to: its share of the outputs x half of the inputs of every dweight, and, in column 0, as many outputs of one
-// layer's dbias.
-template <int kLayers, int kWidth, int kWarps>
-struct WeightSums {
-  static constexpr int kGroups = kWarps / 2, kOutputs = kWidth / kGroups, kInputs = kWidth / 2, kTiles = kOutputs / 16;
+// Begins columns 64 p .. of dx of the warpgroup's rows: dh weight, over all layers.
+template <class T, class Plan, int kWidth>
+FLA_DEVICE void begin_inputs(Sums<kWidth>& dx, int p, const Member<Plan>& own, T* const (&dh)[Plan::kLayers],
+                             Panels<T> weights) {
+  warpgroup_begin(dx.panel(p));
+  FLA_UNROLL
+  for (int l = 0; l < Plan::kLayers; ++l) {
+    const Panels<T> rows(dh[l] + own.group_row * kPanel);
+    FLA_UNROLL
+    for (int k = 0; k < kWidth / 16; ++k)
+      warpgroup_mma<false, true>(dx.panel(p), rows + columns_in_tile<Plan::kRows>(k),
+                                 weights + (l * kWidth * kWidth / 8 + (p * kWidth + 16 * k) * kRowOfPanel), l + k > 0);
+  }
+}
 
-  float dweight[kLayers][kTiles][kInputs / 8][4] = {}, dbias[kTiles][4] = {};
-  int output, input, bias_layer;  // layers take turns: the warps of the first inputs have the first layer's
+// Columns 64 p .. of dx of the warp's rows to memory.
+template <class T, RowMap kMap, int kWidth>
+FLA_DEVICE void store_inputs(const Sums<kWidth>& dx, int p, const FusedMapArgs& a, int64_t first) {
+  if (a.vectors) {
+    Rows<T, kMap, kWidth> packed;
+    FLA_UNROLL
+    for (int k = 4 * p; k < 4 * p + 4; ++k) dx.pack_into(k, packed);
+    packed.store_rows(p, static_cast<T*>(a.out.data), first, a.rows, a.out_stride);
+    return;
+  }
+  // Of another dtype, or unaligned: the parameters' sums must not depend on how it lies.
+  const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
+  FLA_UNROLL
+  for (int i = 32 * p; i < 32 * p + 32; ++i) {
+    const int k = i / 8, word = i / 2 % 4;
+    const int64_t row = first + word % 2 * 8 + g;
+    if (row < a.rows) store_float(a.out, row * a.out_stride + 16 * k + word / 2 * 8 + 2 * t + i % 2, dx.at(0, k, word, i % 2));
+  }
+}
+
+// What a thread adds to for the whole launch: its warpgroup's part of the dweights and, in column 0, as many outputs of dbias.
+template <class Plan, int kWidth>
+struct WeightSums {
+  static constexpr int kBlocks = Plan::kBlocks;
+  Sums<kWidth> dweight[kBlocks];
+  float dbias[kBlocks][4] = {};
 
   FLA_DEVICE WeightSums() {
-    const int warp = static_cast<int>(threadIdx.x / kWarp);
-    output = warp % kGroups * kOutputs;
-    bias_layer = warp / kGroups;
-    input = bias_layer * kInputs;
+    each([](float& sum, int) { sum = 0; });
   }
 
-  // += dh^T x over rows of a block, rounded up to 16; dh of layers `apart`.
+  // Begins += dh^T x over a team's rows, dh of the layer of the warpgroup.
   template <class T>
-  FLA_DEVICE void add(const T* dh, int apart, const T* x, int rows) {
-    const int lane = static_cast<int>(threadIdx.x % kWarp), matrix = lane / 8, row = lane % 8;
-    const uint32_t ones = pack_pair<T>(1.0f, 1.0f);
-    const T *from_dh[kTiles], *from_x[kInputs / 16];
+  FLA_DEVICE void begin(const Member<Plan>& own, const T* x, const T* dh) {
+    const Panels<T> outputs(dh + own.block * Plan::kRows * kPanel), inputs(x);
     FLA_UNROLL
-    for (int i = 0; i < kTiles; ++i)
-      from_dh[i] = dh + place_in_tile<kWidth>(row, output / 8 + 2 * i + matrix % 2) + matrix / 2 * 8 * kWidth;
-    FLA_UNROLL
-    for (int n = 0; n < kInputs / 16; ++n)
-      from_x[n] = x + place_in_tile<kWidth>(row, input / 8 + 2 * n + matrix / 2) + matrix % 2 * 8 * kWidth;
-    FLA_UNROLL_BY(kLayers * kWidth > 128 ? 1 : 4)
-    for (int at = 0; at < rows * kWidth; at += 16 * kWidth) {
-      uint32_t of_dh[kLayers][kTiles][4];
+    for (int i = 0; i < kBlocks; ++i) {
       FLA_UNROLL
-      for (int i = 0; i < kTiles; ++i)
+      for (int p = 0; p < Plan::kPanels; ++p) {
+        warpgroup_begin(dweight[i].panel(p));
         FLA_UNROLL
-        for (int l = 0; l < kLayers; ++l) load_matrices<true>(from_dh[i] + l * apart + at, of_dh[l][i]);
-      FLA_UNROLL
-      for (int i = 0; i < kTiles; ++i) {
-        uint32_t of_own[4];
-        FLA_UNROLL
-        for (int word = 0; word < 4; ++word) of_own[word] = bias_layer == 0 ? of_dh[0][i][word] : of_dh[kLayers - 1][i][word];
-        if (bias_layer < kLayers) mma<T>(dbias[i], of_own, ones, ones);
+        for (int k = 0; k < Plan::kRows / 16; ++k)
+          warpgroup_mma<true, true>(dweight[i].panel(p), outputs + (i * Plan::kRows + 16 * k) * kRowOfPanel,
+                                    inputs + (p * Plan::kRows + 16 * k) * kRowOfPanel);
       }
+    }
+  }
+  FLA_DEVICE void end() {
+    FLA_UNROLL
+    for (int i = 0; i < kBlocks * Plan::kPanels; ++i) warpgroup_end(dweight[i / Plan::kPanels].panel(i % Plan::kPanels));
+  }
+  template <class T>
+  FLA_DEVICE void add_biases(const Member<Plan>& own, const T* dh) {
+    const int lane = static_cast<int>(threadIdx.x % kWarp);
+    const uint32_t ones = pack_pair<T>(1.0f, 1.0f);
+    const T* from = dh + own.block * Plan::kRows * kPanel + place_in_panel(lane / 16 * 8 + lane % 8, own.warp % 4 * 2 + lane / 8 % 2);
+    FLA_UNROLL
+    for (int k = 0; k < Plan::kRows / 16; ++k) {
       FLA_UNROLL
-      for (int n = 0; n < kInputs / 16; ++n) {
-        uint32_t of_x[4];
-        load_matrices<true>(from_x[n] + at, of_x);
-        FLA_UNROLL
-        for (int l = 0; l < kLayers; ++l) {
-          FLA_UNROLL
-          for (int i = 0; i < kTiles; ++i) {
-            mma<T>(dweight[l][i][2 * n], of_dh[l][i], of_x[0], of_x[1]);
-            mma<T>(dweight[l][i][2 * n + 1], of_dh[l][i], of_x[2], of_x[3]);
-          }
-        }
+      for (int i = 0; i < kBlocks; ++i) {
+        uint32_t outputs[4];
+        load_matrices<true>(from + (i * Plan::kRows + 16 * k) * kPanel, outputs);
+        mma<T>(dbias[i], outputs, ones, ones);
       }
     }
   }
 
-  FLA_DEVICE void store_sums(int layer, float* to, float* bias_to) const {
+  // Adds the sums of all teams of a block to those of the first, in turn. By all threads, once no team needs its tiles: `board`.
+  FLA_DEVICE void add_teams(const Member<Plan>& own, float* board) {
+    constexpr int kCount = kBlocks * (kWidth / 2 + 4);
+    const int thread = static_cast<int>(threadIdx.x) % Plan::kTeam;
+    if (own.team > 0) {
+      float* to = board + (own.team - 1) * kCount * Plan::kTeam + thread;
+      each([&](float& sum, int i) { to[i * Plan::kTeam] = sum; });
+    }
+    block_barrier();
+    if (own.team > 0) return;
+    for (int other = 1; other < Plan::kTeams; ++other) {
+      const float* from = board + (other - 1) * kCount * Plan::kTeam + thread;
+      each([&](float& sum, int i) { sum += from[i * Plan::kTeam]; });
+    }
+  }
+  template <class Body>
+  FLA_DEVICE void each(Body body) {
+    constexpr int kOfBlock = kWidth / 2 + 4;
+    FLA_UNROLL
+    for (int i = 0; i < kBlocks; ++i) {
+      FLA_UNROLL
+      for (int j = 0; j < kWidth / 2; ++j) body(dweight[i].panel(j / 32)[j % 32], i * kOfBlock + j);
+      FLA_UNROLL
+      for (int j = 0; j < 4; ++j) body(dbias[i][j], i * kOfBlock + kWidth / 2 + j);
+    }
+  }
+
+  FLA_DEVICE void store_sums(const Member<Plan>& own, float* to, float* bias_to) const {
     const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
     FLA_UNROLL
-    for (int half = 0; half < 2 * kTiles; ++half) {
-      const int row = output + g + 8 * half, word = 2 * (half % 2);
-      const auto& sums = dweight[layer][half / 2];
+    for (int n = 0; n < 2 * kBlocks; ++n) {
+      const int row = 64 * (own.block + n / 2) + own.warp % 4 * 16 + g + n % 2 * 8;
       FLA_UNROLL
-      for (int n = 0; n < kInputs / 8; ++n) {
-        const float pair[2] = {sums[n][word], sums[n][word + 1]};
-        if (to) store_floats(to + row * kWidth + input + 8 * n + 2 * t, pair);
+      for (int j = 0; j < kWidth / 8; ++j) {
+        const float* sums = dweight[n / 2].sums[j][0] + n % 2 * 2;
+        const float pair[2] = {sums[0], sums[1]};
+        if (to) store_floats(to + row * kWidth + 8 * j + 2 * t, pair);
       }
-      if (bias_to && layer == bias_layer && t == 0) store_float(bias_to + row, dbias[half / 2][word]);
+      if (bias_to && t == 0) store_float(bias_to + row, dbias[n / 2][n % 2 * 2]);
     }
   }
 };
 
-// dx of another dtype, or unaligned: the parameters' sums must not depend on how it lies.
-template <int kWidth, int kTiles>
-FLA_DEVICE void store_elements(RowSums<kWidth, kTiles>& dx, int k, const FusedMapArgs& a, int64_t first) {
-  const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
-  FLA_UNROLL
-  for (int i = 0; i < 8 * kTiles; ++i) {
-    const int tile = i / 8, word = i / 2 % 4;
-    const int64_t row = first + 16 * tile + word % 2 * 8 + g;
-    if (row < a.rows)
-      store_float(a.out, row * a.out_stride + 16 * k + word / 2 * 8 + 2 * t + i % 2, dx.at(tile, k, word, i % 2));
-  }
-}
-
-// The rows of a warp, whose x and dy are in its tiles: dh to tiles, dx to memory.
 template <class T, RowMap kMap, int kWidth>
-FLA_DEVICE void work_on_rows(const FusedMapArgs& a, int64_t first, const T* x_tile, const T* weights, const float* bias,
-                             T* dh_tile, int apart) {
-  constexpr int kLayers = kMapLayers<kMap>;
-  Rows<T, kMap, kWidth> x, dh[kLayers];
-  x.load_tile(x_tile);
-  hidden_gradients<T, kMap, kWidth>(x, x_tile + BackwardPlan<kMap, kWidth>::kTile, weights, bias, dh_tile, apart, dh);
-  if (!a.out) return;
-  constexpr int kSpan = BackwardPlan<kMap, kWidth>::kKeepsHidden ? 4 : 2;
-  Rows<T, kMap, kWidth> packed;
-  RowSums<kWidth, BackwardPlan<kMap, kWidth>::kTiles> dx;
-  FLA_UNROLL
-  for (int k = 0; k < kWidth / 16; ++k) {
-    if (k % kSpan == 0) {
-      dx.zero(k, kSpan);
-      FLA_UNROLL
-      for (int l = 0; l < kLayers; ++l) {
-        const T* weight = weights + l * kWidth * kWidth;
-        if constexpr (BackwardPlan<kMap, kWidth>::kKeepsHidden) dx.template add_product<true>(k, kSpan, dh[l], weight);
-        else dx.template add_product<true>(k, kSpan, TileRows<T, kWidth>{dh_tile + l * apart}, weight);
-      }
-    }
-    if (a.vectors) {
-      dx.pack_into(k, packed);
-      if (k % 4 == 3) packed.store_rows(k / 4, static_cast<T*>(a.out.data), first, a.rows, a.out_stride);
-    } else {
-      store_elements(dx, k, a, first);
-    }
-  }
-}
-
-template <class T, RowMap kMap, int kWidth>
-FLA_KERNEL void FLA_BOUNDS((BackwardPlan<kMap, kWidth>::kThreads), (BackwardPlan<kMap, kWidth>::kBlocks))
-    fused_map_backward_kernel(FLA_PARAMETERS FusedMapArgs a) {
+FLA_KERNEL void FLA_BOUNDS((BackwardPlan<kMap, kWidth>::kThreads), 1) fused_map_backward_kernel(FLA_PARAMETERS FusedMapArgs a) {
   using Plan = BackwardPlan<kMap, kWidth>;
-  constexpr int kLayers = kMapLayers<kMap>;
+  constexpr int kLayers = Plan::kLayers;
+  const Member<Plan> own;
   T* weights = shared_memory<T>();
-  T* stages = weights + Plan::kWeights;
-  T* second_dh = stages + 2 * Plan::kStage;
+  T* tiles = weights + Plan::kWeights;
+  T* stages = tiles + own.team * Plan::kOwn;
   float* bias = reinterpret_cast<float*>(weights + Plan::kElements);
   release_dependents();
   wait_for_predecessor();
-  const int in_tile = static_cast<int>(threadIdx.x / kWarp) * 16 * Plan::kTiles;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * Plan::kRows;
-  const auto fetch = [&](int turn, int64_t base) {
-    T* tile = stages + turn * Plan::kStage + in_tile * kWidth;
-    Rows<T, kMap, kWidth>::fetch(tile, static_cast<const T*>(a.x), base + in_tile, a.rows, a.x_stride);
-    FLA_UNROLL
-    for (int p = 0; p < kMapParts<kMap>; ++p)
-      Rows<T, kMap, kWidth>::fetch(tile + (1 + p) * Plan::kTile, static_cast<const T*>(a.dy) + p * kWidth, base + in_tile,
-                                   a.rows, a.dy_stride);
+  // Tiles go to the first teams of all blocks, then to the second ones: every multiprocessor has as many as any other.
+  const int64_t step = static_cast<int64_t>(gridDim.x) * Plan::kTeams * Plan::kRows;
+  int64_t base = (static_cast<int64_t>(own.team) * gridDim.x + blockIdx.x) * Plan::kRows;
+  using Tile = Rows<T, kMap, kWidth>;
+  const T* next_x = Tile::source(static_cast<const T*>(a.x), base + own.row, a.x_stride);
+  const T* next_dy = Tile::source(static_cast<const T*>(a.dy), base + own.row, a.dy_stride);
+  const auto fetch = [&](int turn, int64_t from) {  // the row where those pointers are
+    if (from < a.rows) {
+      const int live = rows_left(a.rows - from - own.row, 16);
+      T* tile = stages + turn * Plan::kStage + own.row * kPanel;
+      Tile::fetch(tile, next_x, live, a.x_stride);
+      FLA_UNROLL
+      for (int p = 0; p < kMapParts<kMap>; ++p) Tile::fetch(tile + (1 + p) * Plan::kTile, next_dy + p * kWidth, live, a.dy_stride);
+    }
     async_commit();
+    next_x += step * a.x_stride;
+    next_dy += step * a.dy_stride;
   };
-  int64_t base = static_cast<int64_t>(blockIdx.x) * Plan::kRows;
   stage_weights<T, kMap, kWidth>(a, weights);
   fetch(0, base);
   stage_biases<kMap, kWidth>(a, bias);
+  async_wait<0>();
+  publish_to_async();
+  block_barrier();
   const bool sums = a.dweight[0] || a.dweight[1] || a.dbias[0] || a.dbias[1];
-  WeightSums<kLayers, kWidth, Plan::kWarps> own;
+  WeightSums<Plan, kWidth> total;
+  FLA_NO_UNROLL
   for (int turn = 0; base < a.rows; base += step, turn ^= 1) {
-    const int live = a.rows - base < Plan::kRows ? static_cast<int>(a.rows - base) : Plan::kRows;
-    T* const x = stages + turn * Plan::kStage;
-    T* const dh = x + Plan::kTile;
-    const int apart = static_cast<int>(second_dh - dh);
+    const T* x = stages + turn * Plan::kStage;
+    T* dh[kLayers];
+    FLA_UNROLL
+    for (int l = 0; l < kLayers; ++l) dh[l] = stages + (l == 0 ? turn * Plan::kStage + Plan::kTile : 2 * Plan::kStage);
     async_wait<0>();
-    block_barrier();  // the weights are there, or all have added what lies where the next rows go
+    publish_to_async();
+    own.barrier();  // this turn's rows are there, and the team has done with those before
     fetch(turn ^ 1, base + step);
-    if (in_tile < live)
-      work_on_rows<T, kMap, kWidth>(a, base + in_tile, x + in_tile * kWidth, weights, bias, dh + in_tile * kWidth, apart);
-    if (!sums) continue;
-    block_barrier();
-    own.add(dh, apart, x, live);
+    const int64_t first = base + own.row;
+    hidden_gradients<T, kMap, kWidth>(own, x, dh, Panels<T>(weights), bias, rows_left(a.rows - first, 16));
+    publish_to_async();
+    own.barrier();  // so is dh
+    const T* own_dh = own.layer == 0 ? dh[0] : dh[kLayers - 1];
+    Sums<kWidth> dx;
+    FLA_UNROLL
+    for (int p = 0; p < Plan::kPanels; ++p) {
+      const bool last = p == Plan::kPanels - 1;
+      if (a.out) begin_inputs<T>(dx, p, own, dh, Panels<T>(weights));
+      warpgroup_commit();
+      if (last && sums) total.begin(own, x, own_dh);
+      warpgroup_commit();
+      if (last && (a.dbias[0] || a.dbias[1])) total.add_biases(own, own_dh);
+      warpgroup_wait<1>();
+      warpgroup_end(dx.panel(p));
+      if (a.out) store_inputs<T, kMap>(dx, p, a, first);
+    }
+    warpgroup_wait<0>();
+    total.end();
   }
   if (!sums) return;
+  if constexpr (Plan::kTeams > 1) {
+    block_barrier();
+    total.add_teams(own, reinterpret_cast<float*>(tiles));
+    if (own.team > 0) return;
+  }
+  float* const dweight = own.layer == 0 ? a.dweight[0] : a.dweight[1];
+  float* const dbias = own.layer == 0 ? a.dbias[0] : a.dbias[1];
   const int64_t block = blockIdx.x;
-  FLA_UNROLL
-  for (int l = 0; l < kLayers; ++l)
-    own.store_sums(l, a.dweight[l] ? a.dweight[l] + block * kWidth * kWidth : nullptr,
-                   a.dbias[l] ? a.dbias[l] + block * kWidth : nullptr);
+  total.store_sums(own, dweight ? dweight + block * kWidth * kWidth : nullptr, dbias ? dbias + block * kWidth : nullptr);
 }
 
 // Calls body with the plan of a call as a template argument.
@@ -304,8 +389,8 @@ auto with_plan(const LearnedMapBackward& m, Body body) {
 
 int64_t blocks_of(const LearnedMapBackward& m) {
   return with_plan(m, [&](auto plan) {
-    const int64_t turns = divide_up(m.x.size[0], plan.kRows), resident = kMapMultiprocessors * plan.kBlocks;
-    return turns < resident ? turns : resident;
+    const int64_t tiles = divide_up(m.x.size[0], plan.kRows * plan.kTeams);
+    return tiles < kMapMultiprocessors ? tiles : kMapMultiprocessors;
   });
 }
 

@@ -37,14 +37,18 @@ FLA_KERNEL void FLA_BOUNDS((ForwardPlan<kMap, kWidth>::kThreads), (ForwardPlan<k
   release_dependents();
   wait_for_predecessor();
   const int64_t step = static_cast<int64_t>(gridDim.x) * Plan::kWarps * kRows;
-  int64_t first = (static_cast<int64_t>(blockIdx.x) * Plan::kWarps + warp) * kRows;
-  const auto fetch = [&](int stage, int64_t row) {
-    Rows::fetch(own + stage * Plan::kTile, static_cast<const T*>(a.x), row, a.rows, a.x_stride);
+  int64_t first = (static_cast<int64_t>(warp) * gridDim.x + blockIdx.x) * kRows;  // first the first warps of all blocks
+  int64_t next = first;  // of its rows, to be fetched
+  const T* source = Rows::source(static_cast<const T*>(a.x), first, a.x_stride);
+  const auto fetch = [&](int stage) {
+    if (next < a.rows) Rows::fetch(own + stage * Plan::kTile, source, rows_left(a.rows - next, kRows), a.x_stride);
     async_commit();
+    next += step;
+    source += step * a.x_stride;
   };
   stage_weights<T, kMap, kWidth>(a, weights);
   FLA_UNROLL
-  for (int i = 0; i + 1 < kStages; ++i) fetch(i, first + i * step);
+  for (int i = 0; i + 1 < kStages; ++i) fetch(i);
   stage_biases<kMap, kWidth>(a, bias);
   async_wait<kStages - 2>();
   block_barrier();
@@ -54,7 +58,7 @@ FLA_KERNEL void FLA_BOUNDS((ForwardPlan<kMap, kWidth>::kThreads), (ForwardPlan<k
     warp_barrier();  // what its other lanes copied is there, and all have read what lies where the next rows go
     Rows x;
     x.load_tile(own + stage * Plan::kTile);
-    fetch(stage == 0 ? kStages - 1 : stage - 1, first + (kStages - 1) * step);
+    fetch(stage == 0 ? kStages - 1 : stage - 1);
     stage = stage + 1 == kStages ? 0 : stage + 1;
     RowSums<kWidth, kTiles> h, second;
     Rows y;

@@ -1,13 +1,12 @@
-// Products of 16 or 32 rows a warp with weights in shared memory. Everything lies in tiles of rows there, and comes and goes as
-// the matrices of the tensor cores: what a product leaves in a lane is, packed, the next product's operand, register for
-// register, with no move between. (Lanes that own 16 bytes of a row would spare store_rows its exchange, but ptxas then copies
-// every operand into neighbouring registers again for every product.)
+// Products of rows with weights in shared memory. Everything lies in tiles there, panel beside panel (common/warpgroup.cuh), and
+// comes and goes as the matrices of the tensor cores: what a product leaves in a lane is, packed, the next product's operand,
+// register for register, with no move between. (Lanes that own 16 bytes of a row would spare store_rows its exchange, but ptxas
+// then copies every operand into neighbouring registers again for every product.)
 #pragma once
 
 #include "common/launch.h"
 #include "common/math.cuh"
-#include "common/mma.cuh"
-#include "common/ptx.cuh"
+#include "common/warpgroup.cuh"
 #include "feature_map/row_map.h"
 
 namespace fla::detail {
@@ -22,19 +21,26 @@ inline constexpr int kMapSpan = (kMap == RowMap::product ? 2 : 4) / (kWidth > 64
 template <RowMap kMap>
 inline constexpr int kMapParts = kMap == RowMap::softmax ? 2 : 1;  // of kWidth columns of y
 
-// Where chunk `chunk` (8 elements, 16 bytes) of a row of a tile [rows][kWidth] lies, but for eights of rows: neither eight
-// rows of one chunk nor eight chunks of one row meet in a bank.
-template <int kWidth>
+// Where chunk `chunk` (8 elements, 16 bytes) of a row lies in a tile of kRows.
+template <int kRows>
 FLA_DEVICE int place_in_tile(int row, int chunk) {
-  return row * kWidth + 8 * (chunk ^ (row & 7));
+  return chunk / 8 * kRows * kPanel + place_in_panel(row, chunk % 8);
 }
+// Where columns 16 k .. + 15 of a tile of kRows begin as an operand, in eights of elements: and a row.
+template <int kRows>
+FLA_DEVICE int columns_in_tile(int k) {
+  return k / 4 * kRows * (kPanel / 8) + k % 4 * 2;
+}
+inline constexpr int kRowOfPanel = kPanel / 8;
 
-// Where this lane's row begins of the four matrices that are 16 rows x columns 16 k .. + 15 of a tile.
-template <int kWidth, class T>
+// Where this lane's row begins of the four matrices that are rows 16 sixteen .. + 15 x columns 16 k .. + 15 of a tile.
+template <int kRows, class T>
 FLA_DEVICE T* matrices_of_tile(T* tile, int sixteen, int k) {
   const int lane = static_cast<int>(threadIdx.x % kWarp);
-  return tile + place_in_tile<kWidth>(lane % 16, 2 * k + lane / 16) + 16 * sixteen * kWidth;
+  return tile + place_in_tile<kRows>(lane % 16, 2 * k + lane / 16) + 16 * sixteen * kPanel;
 }
+
+FLA_DEVICE int rows_left(int64_t left, int most) { return left >= most ? most : left > 0 ? static_cast<int>(left) : 0; }
 
 // The words of four lanes that share a row, neighbouring eights of columns word by word, become 16 bytes each lane.
 FLA_DEVICE void exchange_in_quad(uint32_t (&words)[4]) {
@@ -50,34 +56,32 @@ FLA_DEVICE void exchange_in_quad(uint32_t (&words)[4]) {
   }
 }
 
-// kTiles times 16 rows as operands: words 0 and 2 of a lane 4 g + t are columns 16 k + 2 t, + 1 and 16 k + 8 + 2 t, + 1 of row
+// kTiles times 16 rows of a tile of kTileRows as operands: words 0 and 2 of a lane 4 g + t are columns 16 k + 2 t, + 1 and 16 k + 8 + 2 t, + 1 of row
 // g, words 1 and 3 those of row g + 8.
-template <class T, int kWidth, int kTiles>
+template <class T, int kWidth, int kTiles, int kTileRows = 16 * kTiles>
 struct RowFragment {
-  using Element = T;
+  static constexpr int kChunks = kWidth / 8;
   uint32_t of[kTiles][kWidth / 16][4];
 
   // Columns 8 j + 2 t, + 1 of row g + 8 n.
   FLA_DEVICE uint32_t& word(int n, int j) { return of[n / 2][j / 2][j % 2 * 2 + n % 2]; }
   FLA_DEVICE uint32_t word(int n, int j) const { return of[n / 2][j / 2][j % 2 * 2 + n % 2]; }
-  FLA_DEVICE void operand(int tile, int k, uint32_t (&a)[4]) const {
-    FLA_UNROLL
-    for (int word = 0; word < 4; ++word) a[word] = of[tile][k][word];
-  }
 
-  // Starts to copy rows to a tile in shared memory; those at or beyond `rows` are zeros.
-  static FLA_DEVICE void fetch(T* tile, const T* from, int64_t first, int64_t rows, int64_t stride) {
-    if (first >= rows) return;
-    constexpr int kChunks = kWidth / 8, kStep = kWarp / kChunks, kPeriod = 8 / kStep;  // rows a copy, copies of eight rows
+  // Where this lane's part begins of rows from `first` on.
+  static FLA_DEVICE const T* source(const T* rows, int64_t first, int64_t stride) {
+    const int lane = static_cast<int>(threadIdx.x % kWarp);
+    return rows + (first + lane / kChunks) * stride + 8 * (lane % kChunks);
+  }
+  // Starts to copy rows from a source to a tile in shared memory; those beyond the first `live` are zeros.
+  static FLA_DEVICE void fetch(T* tile, const T* row, int live, int64_t stride) {
+    constexpr int kStep = kWarp / kChunks, kPeriod = 8 / kStep;  // rows a copy, copies of eight rows
     const int lane = static_cast<int>(threadIdx.x % kWarp), chunk = lane % kChunks, r = lane / kChunks;
-    const int live = rows - first < 16 * kTiles ? static_cast<int>(rows - first) : 16 * kTiles;
-    const T* row = from + (first + r) * stride + 8 * chunk;
     int place[kPeriod];
     FLA_UNROLL
-    for (int i = 0; i < kPeriod; ++i) place[i] = place_in_tile<kWidth>(r + i * kStep, chunk);
+    for (int i = 0; i < kPeriod; ++i) place[i] = place_in_tile<kTileRows>(r + i * kStep, chunk);
     FLA_UNROLL
     for (int i = 0; i < 16 * kTiles / kStep; ++i) {
-      async_copy_or_zeros(tile + place[i % kPeriod] + i / kPeriod * 8 * kWidth, row, r + i * kStep < live);
+      async_copy_or_zeros(tile + place[i % kPeriod] + i / kPeriod * 8 * kPanel, row, r + i * kStep < live);
       row += kStep * stride;
     }
   }
@@ -85,11 +89,20 @@ struct RowFragment {
     FLA_UNROLL
     for (int i = 0; i < kTiles; ++i)
       FLA_UNROLL
-      for (int k = 0; k < kWidth / 16; ++k) load_matrices<false>(matrices_of_tile<kWidth>(tile, i, k), of[i][k]);
+      for (int k = 0; k < kWidth / 16; ++k) load_matrices<false>(matrices_of_tile<kTileRows>(tile, i, k), of[i][k]);
+  }
+  // Zeros columns 16 k .. of 16 rows beyond the first `live`.
+  FLA_DEVICE void keep_first(int k, int live) {
+    static_assert(kTiles == 1);
+    if (live == 16) return;
+    const int g = static_cast<int>(threadIdx.x % kWarp) / 4;
+    FLA_UNROLL
+    for (int word = 0; word < 4; ++word)
+      if (g + word % 2 * 8 >= live) of[0][k][word] = 0;
   }
   FLA_DEVICE void store_tile(int k, T* tile) const {
     FLA_UNROLL
-    for (int i = 0; i < kTiles; ++i) store_matrices(matrices_of_tile<kWidth>(tile, i, k), of[i][k]);
+    for (int i = 0; i < kTiles; ++i) store_matrices(matrices_of_tile<kTileRows>(tile, i, k), of[i][k]);
   }
   // Columns 64 half .. + 63. All their exchanges before the first store: they wait long, but not for each other.
   FLA_DEVICE void store_rows(int half, T* to, int64_t first, int64_t rows, int64_t stride) const {
@@ -114,17 +127,6 @@ struct RowFragment {
   }
 };
 
-// The same, read from a tile where it is used.
-template <class T, int kWidth>
-struct TileRows {
-  using Element = T;
-  const T* tile;
-
-  FLA_DEVICE void operand(int sixteen, int k, uint32_t (&a)[4]) const {
-    load_matrices<false>(matrices_of_tile<kWidth>(tile, sixteen, k), a);
-  }
-};
-
 // A product of these rows in fp32.
 template <int kWidth, int kTiles>
 struct RowSums {
@@ -136,39 +138,8 @@ struct RowSums {
   // Column 8 j + 2 t + e of row g + 8 n.
   FLA_DEVICE float& of_row(int n, int j, int e) { return sums[j][n / 2][2 * (n % 2) + e]; }
 
-  FLA_DEVICE void zero(int n, int span) {
-    FLA_UNROLL
-    for (int i = 0; i < 8 * kTiles * span; ++i) sums[2 * n + i / (4 * kTiles)][i / 4 % kTiles][i % 4] = 0;
-  }
-  // `span` sixteens of columns from 16 first on += those of rows weight^T, or of rows weight where kPlain. A sum waits for its
-  // last product: the more columns in turn, the less.
-  template <bool kPlain, class Rows, class T = typename Rows::Element>
-  FLA_DEVICE void add_product(int first, int span, const Rows& rows, const T* weight) {
-    const int lane = static_cast<int>(threadIdx.x % kWarp);
-    FLA_UNROLL
-    for (int k = 0; k < kWidth / 16; ++k) {
-      uint32_t a[kTiles][4];
-      FLA_UNROLL
-      for (int tile = 0; tile < kTiles; ++tile) rows.operand(tile, k, a[tile]);
-      FLA_UNROLL
-      for (int n = first; n < first + span; ++n) {
-        uint32_t b[4];  // two words for each eight of columns
-        if constexpr (kPlain)
-          load_matrices<true>(weight + place_in_tile<kWidth>(lane % 16, 2 * n + lane / 16) + 16 * k * kWidth, b);
-        else
-          load_matrices<false>(
-              weight + place_in_tile<kWidth>(lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2) + 16 * n * kWidth, b);
-        FLA_UNROLL
-        for (int tile = 0; tile < kTiles; ++tile) {
-          mma<T>(sums[2 * n][tile], a[tile], b[0], b[1]);
-          mma<T>(sums[2 * n + 1][tile], a[tile], b[2], b[3]);
-        }
-      }
-    }
-  }
-  // Those columns of rows weight^T + bias: a layer.
-  template <class Rows, class T = typename Rows::Element>
-  FLA_DEVICE void layer(int first, int span, const Rows& rows, const T* weight, const float* bias) {
+  // `span` sixteens of columns from 16 first on: the bias of a layer.
+  FLA_DEVICE void start(int first, int span, const float* bias) {
     FLA_UNROLL
     for (int j = 2 * first; j < 2 * (first + span); ++j) {
       float b[2];
@@ -176,10 +147,34 @@ struct RowSums {
       FLA_UNROLL
       for (int i = 0; i < 4 * kTiles; ++i) sums[j][i / 4][i % 4] = b[i % 2];
     }
-    add_product<false>(first, span, rows, weight);
   }
+  // Those columns of rows weight^T + bias: a layer. A sum waits for its last product: the more columns in turn, the less.
   template <class T>
-  FLA_DEVICE void pack_into(int k, RowFragment<T, kWidth, kTiles>& rows) const {
+  FLA_DEVICE void layer(int first, int span, const RowFragment<T, kWidth, kTiles>& rows, const T* weight, const float* bias) {
+    start(first, span, bias);
+    const int lane = static_cast<int>(threadIdx.x % kWarp);
+    FLA_UNROLL
+    for (int k = 0; k < kWidth / 16; ++k) {
+      FLA_UNROLL
+      for (int n = first; n < first + span; ++n) {
+        uint32_t b[4];  // two words for each eight of columns
+        load_matrices<false>(
+            weight + place_in_tile<kWidth>(lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2) + 16 * n * kPanel, b);
+        FLA_UNROLL
+        for (int tile = 0; tile < kTiles; ++tile) {
+          mma<T>(sums[2 * n][tile], rows.of[tile][k], b[0], b[1]);
+          mma<T>(sums[2 * n + 1][tile], rows.of[tile][k], b[2], b[3]);
+        }
+      }
+    }
+  }
+  // 64 columns as a warpgroup's product leaves them, of which 16 rows are this warp's.
+  FLA_DEVICE PanelSums& panel(int p) {
+    static_assert(kTiles == 1);
+    return reinterpret_cast<PanelSums&>(sums[8 * p][0][0]);
+  }
+  template <class T, int kTileRows>
+  FLA_DEVICE void pack_into(int k, RowFragment<T, kWidth, kTiles, kTileRows>& rows) const {
     FLA_UNROLL
     for (int i = 0; i < kTiles; ++i)
       FLA_UNROLL

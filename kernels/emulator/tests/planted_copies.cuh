@@ -134,7 +134,7 @@ FLA_KERNEL void out_of_ring(const float* x, float* y) {
     if (kFault != StoreFault::no_wait && lane == 0) bulk_stores_wait<1>();
     warp_barrier();
     slot[lane] = 2 * load_float(x + row * kWarp + lane);
-    publish_to_bulk_stores();
+    publish_to_async();
     warp_barrier();
     if (lane != 0) continue;
     bulk_store(y + row * kWarp + (kFault == StoreFault::misaligned_target ? 1 : 0),
